@@ -1,0 +1,25 @@
+// Flat-array kernels that several ops need (bodies in arrays.inc).
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/isa.h"
+
+namespace synops {
+
+struct ArrayKernels {
+  // out[i] = in[i], or in[index[i]] where index is given, from dtype to its arithmetic type.
+  void (*widen)(DType dtype, const void* in, const int32_t* index, int64_t n, void* out);
+  // out[i] = in[i] from the arithmetic type back to dtype.
+  void (*narrow)(DType dtype, const void* in, int64_t n, void* out);
+  // True when lo <= p[i] < hi for all i.
+  bool (*in_range)(const int32_t* p, int64_t n, int32_t lo, int32_t hi);
+  // True when p[i] == q[i], and when p[i] <= q[i], for all i.
+  bool (*equal)(const int32_t* p, const int32_t* q, int64_t n);
+  bool (*not_above)(const int32_t* p, const int32_t* q, int64_t n);
+};
+
+SYNOPS_KERNELS(ArrayKernels, array)
+
+}  // namespace synops

@@ -1,0 +1,57 @@
+// What op files share on top of torch's stable ABI: checks that make a raw op memory-safe whatever it
+// is called with, and element types. Public functions raise the typed errors; these are RuntimeErrors.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+
+#include "common/dtype.h"
+
+namespace synops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline DType dtype_of(const Tensor& t, const char* op, const char* name) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::kFloat32;
+    case ScalarType::Double: return DType::kFloat64;
+    case ScalarType::BFloat16: return DType::kBFloat16;
+    case ScalarType::Half: return DType::kFloat16;
+    default: STD_TORCH_CHECK(false, op, ": ", name, " must be a floating point tensor");
+  }
+}
+
+inline size_t bytes_of(DType dtype) {
+  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
+}
+
+// Of the arithmetic type: float64 for float64, float32 for the rest.
+inline size_t acc_bytes_of(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
+inline bool is_half(DType dtype) { return bytes_of(dtype) == 2; }
+
+inline void check_tensor(const Tensor& t, ScalarType type, int64_t dim, const char* op,
+                         const char* name) {
+  STD_TORCH_CHECK(t.is_cpu(), op, ": ", name, " must be on the CPU");
+  STD_TORCH_CHECK(t.scalar_type() == type, op, ": ", name, " has the wrong dtype");
+  STD_TORCH_CHECK(t.dim() == dim, op, ": ", name, " must have ", dim, " dimensions, got ", t.dim());
+  STD_TORCH_CHECK(t.is_contiguous(), op, ": ", name, " must be contiguous");
+}
+
+inline void check_size(int64_t got, int64_t want, const char* op, const char* name,
+                       const char* axis) {
+  STD_TORCH_CHECK(got == want, op, ": ", axis, " of ", name, " must be ", want, ", got ", got);
+}
+
+// A row-major matrix whose rows may be strided (a slice of a wider one); copies other layouts.
+inline Tensor rows_of(const Tensor& t) {
+  const bool dense_rows = t.stride(1) == 1 || t.size(1) <= 1;
+  const bool apart = t.stride(0) >= t.size(1) || t.size(0) <= 1;
+  return dense_rows && apart ? t : torch::stable::contiguous(t);
+}
+
+}  // namespace synops

@@ -1,0 +1,8 @@
+"""synops: fast kernels for sparse, spiking, plastic and entropy-controlled networks in PyTorch."""
+
+from . import nn, sparse
+from ._backend import backend
+from ._config import set_cpu_capability, show_config, which
+
+__version__ = "0.1.0"
+__all__ = ["backend", "nn", "set_cpu_capability", "show_config", "sparse", "which"]

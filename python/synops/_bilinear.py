@@ -1,0 +1,142 @@
+"""Autograd of ops that are linear in an input and in a weight, to any order.
+
+With F(x, w) = x W(w)^T and B(g, x, w) = (g W(w), g^T x on the entries of w, sum of g), the gradient of F
+is B, and the gradient of B is made of F and B again:
+
+    d/dg  =  F(ggx, w) + F(x, ggw) + ggb
+    d/dx  =  B(g, ., ggw)[0]
+    d/dw  =  B(g, ggx, .)[1]
+
+where ggx, ggw, ggb are the gradients that arrive for the three results of B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._library import Op, _vmap_loop
+
+
+def _shape_only(t: Tensor) -> Tensor:
+    """A tensor of the shape of ``t`` over one element: what a backward gets for what it will not read."""
+    return t.new_empty(1).expand(t.shape)
+
+
+class BilinearOp:
+    """A forward op ``name(input, weight, bias, *topology)`` and its ``name_backward`` op.
+
+    Args:
+        name: of the forward op; ``<name>_backward(grad, input, weight, *topology, need_input,
+            need_weight, need_bias)`` is in the schema table beside it.
+        out_features: from the topology and the weight, the width of the output.
+    """
+
+    def __init__(self, name: str, out_features: Callable[..., int]):
+        def fake(input: Tensor, weight: Tensor, bias: Any, *topology: Tensor) -> Tensor:
+            return input.new_empty(input.shape[0], out_features(weight, *topology))
+
+        def fake_backward(grad: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> Any:
+            *_, need_input, need_weight, need_bias = rest
+            return (
+                input.new_empty(input.shape if need_input else (0, 0)),
+                weight.new_empty(weight.shape if need_weight else (0,) * weight.dim()),
+                grad.new_empty(grad.shape[1] if need_bias else 0),
+            )
+
+        self.forward = Op(
+            name,
+            fake=fake,
+            setup_context=self._save_forward,
+            backward=self._backward,
+            vmap=self._vmap,
+        )
+        self.backward = Op(
+            f"{name}_backward",
+            fake=fake_backward,
+            setup_context=self._save_backward,
+            backward=self._double_backward,
+        )
+
+    def __call__(self, *args: Any, backend: str | None = None) -> Tensor:
+        return self.forward(*args, backend=backend)
+
+    def _save_forward(self, ctx: Any, inputs: Any, output: Tensor) -> None:
+        input, weight, bias, *topology = inputs
+        need_input, need_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(
+            input if need_weight else _shape_only(input),
+            weight if need_input else _shape_only(weight),
+            *topology,
+        )
+
+    def _backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needs = tuple(ctx.needs_input_grad[:3])
+        grads = self.backward(grad, *ctx.saved_tensors, *needs, backend=ctx.backend)
+        topology = len(ctx.saved_tensors) - 2
+        return (*(g if need else None for g, need in zip(grads, needs, strict=True)),) + (
+            None,
+        ) * topology
+
+    def _save_backward(self, ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        *tensors, need_input, need_weight, need_bias = inputs
+        ctx.needs = (need_input, need_weight, need_bias)
+        ctx.save_for_backward(*tensors)
+
+    def _double_backward(self, ctx: Any, *ggs: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, input, weight, *topology = ctx.saved_tensors
+        ggx, ggw, ggb = (g if need else None for g, need in zip(ggs, ctx.needs, strict=True))
+        if ggw is not None:
+            ggw = ggw.contiguous()
+        more = {"backend": ctx.backend}
+        to_grad = to_input = to_weight = None
+        if ctx.needs_input_grad[0]:
+            terms = []
+            if ggx is not None:
+                terms.append(self.forward(ggx, weight, None, *topology, **more))
+            if ggw is not None:
+                terms.append(self.forward(input, ggw, None, *topology, **more))
+            if ggb is not None:
+                terms.append(ggb.expand_as(grad))
+            to_grad = sum(terms[1:], start=terms[0]) if terms else None
+        if ctx.needs_input_grad[1] and ggw is not None:
+            to_input = self.backward(grad, input, ggw, *topology, True, False, False, **more)[0]
+        if ctx.needs_input_grad[2] and ggx is not None:
+            to_weight = self.backward(grad, ggx, weight, *topology, False, True, False, **more)[1]
+        return to_grad, to_input, to_weight, *(None,) * (len(topology) + 3)
+
+    def _vmap(self, info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
+        """A mapped input alone is more batch rows; anything else is a loop."""
+        if in_dims[0] is None or any(d is not None for d in in_dims[1:]):
+            return _vmap_loop(self.forward.overload, info, in_dims, *args)
+        input = args[0].movedim(in_dims[0], 0)
+        output = self.forward.overload(input.flatten(0, 1), *args[1:])
+        return output.unflatten(0, input.shape[:2]), 0
+
+
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """What ``torch.autocast`` does to the arguments of ``F.linear``: cast them, but for float64."""
+    kind = tensors[0].device.type  # type: ignore[union-attr]
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in tensors
+    )
+
+
+def flatten_rows(input: Tensor) -> Tensor:
+    """(..., in) -> (batch, in)."""
+    if input.dim() == 2:
+        return input
+    return input.unsqueeze(0) if input.dim() == 1 else input.flatten(0, -2)
+
+
+def unflatten_rows(output: Tensor, input: Tensor) -> Tensor:
+    """(batch, out) -> (..., out) with the leading dimensions of ``input``."""
+    return output if input.dim() == 2 else output.view(*input.shape[:-1], output.shape[-1])

@@ -1,0 +1,63 @@
+"""The table of ops: every stem, its kind and the schemas registered under ``torch.ops.synops``.
+
+An ``op`` has all layers under its stem: public function, reference, C++ (csrc), Triton (kernels), tests
+and benchmark. A ``composite`` calls ops or plain torch and has a public function and tests.
+tests/test_layout.py fails on a missing or orphaned layer.
+
+Schemas have no defaults (torch.compile drops default arguments before autograd sees them; defaults
+live in the public functions), and backward passes are ops beside their forward.
+"""
+
+from typing import NamedTuple
+
+
+class Stem(NamedTuple):
+    """One line of the table."""
+
+    kind: str  # "op" or "composite"
+    schemas: tuple[str, ...] = ()
+
+
+# A Pattern crosses into an op as these five int32 tensors (see sparse/_pattern.py).
+_PATTERN = "Tensor row_ptr, Tensor col, Tensor col_ptr, Tensor row, Tensor perm"
+
+TABLE: dict[str, dict[str, Stem]] = {
+    "sparse": {
+        "pattern": Stem(
+            "op",
+            (
+                "pattern_from_mask(Tensor mask) -> (Tensor, Tensor)",
+                "pattern_plan(Tensor crow, Tensor col, SymInt in_features)"
+                " -> (Tensor, Tensor, Tensor, Tensor)",
+                "pattern_gather(Tensor weight, Tensor row_ptr, Tensor col) -> Tensor",
+                "pattern_scatter(Tensor values, Tensor row_ptr, Tensor col, SymInt in_features)"
+                " -> Tensor",
+            ),
+        ),
+        "sparse_linear": Stem(
+            "op",
+            (
+                f"sparse_linear(Tensor input, Tensor values, Tensor? bias, {_PATTERN}) -> Tensor",
+                f"sparse_linear_backward(Tensor grad, Tensor input, Tensor values, {_PATTERN},"
+                " bool need_input, bool need_values, bool need_bias) -> (Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "masked_linear": Stem(
+            "op",
+            (
+                "masked_linear(Tensor input, Tensor weight, Tensor? bias, Tensor mask) -> Tensor",
+                "masked_linear_backward(Tensor grad, Tensor input, Tensor weight, Tensor mask,"
+                " bool need_input, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)",
+            ),
+        ),
+    },
+}
+
+
+def address(name: str) -> tuple[str, str]:
+    """Family and stem of the op called ``name``."""
+    for family, stems in TABLE.items():
+        for stem, entry in stems.items():
+            if any(schema.split("(")[0] == name for schema in entry.schemas):
+                return family, stem
+    raise KeyError(f"no op called {name!r} in the schema table")
