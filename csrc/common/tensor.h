@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "common/dtype.h"
@@ -45,6 +46,22 @@ inline void check_tensor(const Tensor& t, ScalarType type, int64_t dim, const ch
 inline void check_size(int64_t got, int64_t want, const char* op, const char* name,
                        const char* axis) {
   STD_TORCH_CHECK(got == want, op, ": ", axis, " of ", name, " must be ", want, ", got ", got);
+}
+
+// A contiguous CPU tensor with undefined contents. torch::stable::new_empty goes through the
+// dispatcher with boxed arguments, 0.6 us more a call.
+inline Tensor empty(std::initializer_list<int64_t> size, ScalarType type) {
+  int64_t strides[4];
+  int64_t next = 1;
+  const int64_t dim = static_cast<int64_t>(size.size());
+  for (int64_t d = dim - 1; d >= 0; --d) {
+    strides[d] = next;
+    next *= std::max<int64_t>(1, size.begin()[d]);
+  }
+  AtenTensorHandle out;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dim, size.begin(), strides, static_cast<int32_t>(type), aoti_torch_device_type_cpu(), 0, &out));
+  return Tensor(out);
 }
 
 // A row-major matrix whose rows may be strided (a slice of a wider one); copies other layouts.

@@ -64,18 +64,73 @@ inline void store(const Vec<A>& v, T* p, int64_t count = kLanes<A>) {
   }
 }
 
-// dst[j][i] = src[i][j] for i < rows, j < cols, both at most kLanes.
+// Transposes kLanes vectors in place: lane j of v[i] becomes lane i of v[j].
 template <class A>
-inline void transpose_tile(const A* src, int64_t ld_src, A* dst, int64_t ld_dst, int rows, int cols) {
+inline void transpose(Vec<A>* v) {
   constexpr int L = kLanes<A>;
-  if constexpr (std::is_same_v<A, float> && L >= 8) {
-    if (rows == L && cols == L) {
-      at::vec::transpose_mxn<float, L, L>(src, ld_src, dst, ld_dst);
-      return;
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>) {
+    // Pairs, then quadruples inside each 128-bit quarter; then the quarters, twice: 64 shuffles.
+    __m512 a[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      a[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+      a[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
     }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+      const __m512d x = _mm512_castps_pd(a[i]), y = _mm512_castps_pd(a[i + 1]);
+      const __m512d z = _mm512_castps_pd(a[i + 2]), w = _mm512_castps_pd(a[i + 3]);
+      v[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, z));
+      v[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, z));
+      v[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(y, w));
+      v[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(y, w));
+    }
+    // v[4 g + c] holds columns c, 4 + c, 8 + c, 12 + c of rows 4 g .. 4 g + 3, a quarter each.
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const __m512 even01 = _mm512_shuffle_f32x4(v[c], v[4 + c], 0x88);
+      const __m512 odd01 = _mm512_shuffle_f32x4(v[c], v[4 + c], 0xdd);
+      const __m512 even23 = _mm512_shuffle_f32x4(v[8 + c], v[12 + c], 0x88);
+      const __m512 odd23 = _mm512_shuffle_f32x4(v[8 + c], v[12 + c], 0xdd);
+      a[c] = _mm512_shuffle_f32x4(even01, even23, 0x88);
+      a[8 + c] = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+      a[4 + c] = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+      a[12 + c] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = a[i];
+    return;
   }
-  for (int j = 0; j < cols; ++j)
-    for (int i = 0; i < rows; ++i) dst[j * ld_dst + i] = src[i * ld_src + j];
+#elif defined(CPU_CAPABILITY_AVX2)
+  if constexpr (std::is_same_v<A, float>) {
+    __m256 a[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+      a[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+      a[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+      v[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+      v[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+      v[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+      v[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m256 low = v[i], high = v[i + 4];
+      v[i] = _mm256_permute2f128_ps(low, high, 0x20);
+      v[i + 4] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
+    return;
+  }
+#endif
+  A in[L * L], out[L * L];
+  for (int i = 0; i < L; ++i) v[i].store(in + i * L);
+  for (int i = 0; i < L; ++i)
+    for (int j = 0; j < L; ++j) out[j * L + i] = in[i * L + j];
+  for (int i = 0; i < L; ++i) v[i] = Vec<A>::loadu(out + i * L);
 }
 
 // out[i] = sum over lanes of v[i], for kLanes vectors. The tree adds halves, so the order of the

@@ -38,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad, co
       sparse_linear_backward(grad, input, values, row_ptr, col, col_ptr, row, perm, need_input,
                              need_weight, need_bias);
   const Tensor grad_weight = need_weight ? pattern_scatter(grad_values, row_ptr, col, in)
-                                         : torch::stable::new_empty(weight, {0, 0});
+                                         : empty({0, 0}, weight.scalar_type());
   return {grad_input, grad_weight, grad_bias};
 }
 

@@ -18,10 +18,6 @@ void split_rows(int64_t rows, int64_t cols, F&& f) {
   torch::stable::parallel_for(0, rows, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cols)), f);
 }
 
-Tensor int32s(const Tensor& like, std::initializer_list<int64_t> size) {
-  return torch::stable::new_empty(like, size, ScalarType::Int);
-}
-
 void check_csr(const Tensor& crow, const Tensor& col, int64_t in_features, const char* op) {
   check_tensor(crow, ScalarType::Int, 1, op, "crow");
   check_tensor(col, ScalarType::Int, 1, op, "col");
@@ -37,10 +33,9 @@ void check_csr(const Tensor& crow, const Tensor& col, int64_t in_features, const
                   in_features, "), got ", bad < 0 ? 0 : i[bad], " at position ", bad);
 }
 
-Tensor tile_pointers(const int32_t* crow, const int32_t* col, const Tensor& like, int64_t rows,
-                     int64_t cols, int64_t nnz) {
+Tensor tile_pointers(const int32_t* crow, const int32_t* col, int64_t rows, int64_t cols, int64_t nnz) {
   const int64_t tiles = tiles_of(rows, cols, nnz);
-  Tensor ptr = int32s(like, {tiles + 1, rows});
+  Tensor ptr = empty({tiles + 1, rows}, ScalarType::Int);
   pattern_kernels().tile(crow, col, rows, tiles, ptr.mutable_data_ptr<int32_t>());
   return ptr;
 }
@@ -53,7 +48,7 @@ std::tuple<Tensor, Tensor> pattern_from_mask(const Tensor& mask) {
   STD_TORCH_CHECK(rows < kMax && cols < kMax, "pattern_from_mask: sizes must fit in int32");
   const uint8_t* m = static_cast<const uint8_t*>(mask.data_ptr());
   const PatternKernels& k = pattern_kernels();
-  Tensor crow = int32s(mask, {rows + 1});
+  Tensor crow = empty({rows + 1}, ScalarType::Int);
   int32_t* c = crow.mutable_data_ptr<int32_t>();
   split_rows(rows, cols, [&](int64_t n0, int64_t n1) { k.count(m, cols, n0, n1, c + 1); });
   int64_t nnz = 0;
@@ -63,14 +58,14 @@ std::tuple<Tensor, Tensor> pattern_from_mask(const Tensor& mask) {
     STD_TORCH_CHECK(nnz <= kMax, "pattern_from_mask: more than 2^31 - 1 True entries");
     c[n] = static_cast<int32_t>(nnz);
   }
-  Tensor col = int32s(mask, {nnz});
+  Tensor col = empty({nnz}, ScalarType::Int);
   int32_t* out = col.mutable_data_ptr<int32_t>();
   split_rows(rows, cols, [&](int64_t n0, int64_t n1) { k.fill(m, cols, n0, n1, c, out); });
   return {crow, col};
 }
 
 Tensor pattern_rows(const Tensor& crow, const Tensor& col, int64_t in_features) {
-  return tile_pointers(crow.const_data_ptr<int32_t>(), col.const_data_ptr<int32_t>(), crow,
+  return tile_pointers(crow.const_data_ptr<int32_t>(), col.const_data_ptr<int32_t>(),
                        crow.size(0) - 1, in_features, col.size(0));
 }
 
@@ -81,14 +76,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pattern_plan(const Tensor& crow, cons
   const PatternKernels& k = pattern_kernels();
   const int32_t* c = crow.const_data_ptr<int32_t>();
   const int32_t* i = col.const_data_ptr<int32_t>();
-  Tensor row_ptr = tile_pointers(c, i, crow, rows, in_features, nnz);
-  Tensor ccol = int32s(crow, {in_features + 1});
-  Tensor row = int32s(crow, {nnz});
-  Tensor perm = int32s(crow, {nnz});
+  Tensor row_ptr = tile_pointers(c, i, rows, in_features, nnz);
+  Tensor ccol = empty({in_features + 1}, ScalarType::Int);
+  Tensor row = empty({nnz}, ScalarType::Int);
+  Tensor perm = empty({nnz}, ScalarType::Int);
   int32_t* cc = ccol.mutable_data_ptr<int32_t>();
   int32_t* r = row.mutable_data_ptr<int32_t>();
   k.transpose(c, i, rows, in_features, cc, r, perm.mutable_data_ptr<int32_t>());
-  Tensor col_ptr = tile_pointers(cc, r, crow, in_features, rows, nnz);
+  Tensor col_ptr = tile_pointers(cc, r, in_features, rows, nnz);
   return {row_ptr, col_ptr, row, perm};
 }
 
@@ -99,7 +94,7 @@ Tensor pattern_gather(const Tensor& weight, const Tensor& row_ptr, const Tensor&
   const int64_t cols = weight.size(1);
   const Compressed w = compressed_of(row_ptr, col, cols, op, "row_ptr", "col");
   check_size(weight.size(0), w.rows, op, "weight", "size 0");
-  Tensor values = torch::stable::new_empty(weight, {w.nnz});
+  Tensor values = empty({w.nnz}, weight.scalar_type());
   split_rows(w.rows, cols, [&](int64_t n0, int64_t n1) {
     pattern_kernels().gather(dtype, weight.data_ptr(), cols, w.ptr, w.end(), w.index, n0, n1,
                              values.data_ptr());
@@ -116,7 +111,7 @@ Tensor pattern_scatter(const Tensor& values, const Tensor& row_ptr, const Tensor
   const Compressed w = compressed_of(row_ptr, col, in_features, op, "row_ptr", "col");
   STD_TORCH_CHECK(values.size(0) >= w.nnz, op, ": values must hold at least ", w.nnz,
                   " elements, got ", values.size(0));
-  Tensor out = torch::stable::new_empty(values, {w.rows, in_features});
+  Tensor out = empty({w.rows, in_features}, values.scalar_type());
   split_rows(w.rows, in_features, [&](int64_t n0, int64_t n1) {
     pattern_kernels().scatter(dtype, values.data_ptr(), in_features, w.ptr, w.end(), w.index, n0,
                               n1, out.data_ptr());

@@ -63,7 +63,7 @@ void product(const Compressed& w, const void* values, const Matrix& x, int64_t i
     split(w.rows, threads, [&](int64_t n0, int64_t n1) { k.spmv(w, values, x, bias, out, n0, n1); });
     return;
   }
-  const int64_t width = k.width(x.dtype, out.rows);
+  const int64_t width = k.width(x.dtype, out.rows, w.tiles > 1 ? 4 : 2);
   const int64_t blocks = (out.rows + width - 1) / width;
   const int64_t group = std::min(blocks, threads);
   const int64_t parts = group == threads ? 1 : (threads + group - 1) / group * 2;
@@ -99,7 +99,7 @@ void value_gradient(const Compressed& w, const Matrix& g, const Matrix& x, int64
           [&](int64_t n0, int64_t n1) { k.outer(w, g, x, grad, grad_bias, n0, n1); });
     return;
   }
-  const int64_t width = k.width(g.dtype, g.rows);
+  const int64_t width = k.width(g.dtype, g.rows, 2);
   const int64_t blocks = (g.rows + width - 1) / width;
   const size_t row_bytes = static_cast<size_t>(width) * acc_bytes_of(g.dtype);
   const size_t g_bytes = Scratch::round_up(w.rows * row_bytes);
@@ -156,7 +156,7 @@ Tensor sparse_linear_rows(const Tensor& input, const Tensor& values,
     check_size(bias->size(0), w.rows, op, "bias", "size 0");
   }
   const Tensor x = rows_of(input);
-  Tensor out = torch::stable::new_empty(input, {input.size(0), w.rows});
+  Tensor out = empty({input.size(0), w.rows}, input.scalar_type());
   Scratch room(is_half(dtype) ? w.nnz * sizeof(float) : 0);
   const void* v = widened(values, dtype, w.nnz, room.take(0));
   product(w, v, matrix_of(x, dtype), input.size(1), bias.has_value() ? bias->data_ptr() : nullptr,
@@ -184,8 +184,8 @@ std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(
   const Tensor g = rows_of(grad);
   const ArrayKernels& arrays = array_kernels();
 
-  Tensor grad_input = torch::stable::new_empty(input, {need_input ? input.size(0) : 0,
-                                                       need_input ? input.size(1) : 0});
+  Tensor grad_input = empty(
+      {need_input ? input.size(0) : 0, need_input ? input.size(1) : 0}, input.scalar_type());
   if (need_input) {
     const Compressed wt = compressed_of(col_ptr, row, w.rows, op, "col_ptr", "row");
     check_size(wt.rows, input.size(1), op, "col_ptr", "size 1");
@@ -201,8 +201,8 @@ std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(
     product(wt, v, matrix_of(g, dtype), w.rows, nullptr, matrix_of(grad_input, dtype));
   }
 
-  Tensor grad_values = torch::stable::new_empty(values, {need_values ? values.size(0) : 0});
-  Tensor grad_bias = torch::stable::new_empty(grad, {need_bias ? w.rows : 0});
+  Tensor grad_values = empty({need_values ? values.size(0) : 0}, grad.scalar_type());
+  Tensor grad_bias = empty({need_bias ? w.rows : 0}, grad.scalar_type());
   if (need_values || need_bias) {
     const Tensor x = rows_of(input);
     const bool half = is_half(dtype);

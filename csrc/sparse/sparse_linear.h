@@ -32,8 +32,8 @@ struct Matrix {
 };
 
 struct SparseLinearKernels {
-  // Batch rows of a slab when there are `batch` rows in all.
-  int64_t (*width)(DType dtype, int64_t batch);
+  // Batch rows of a slab when there are `batch` rows in all: 1, 2 or 4 vectors, at most `most`.
+  int64_t (*width)(DType dtype, int64_t batch, int64_t most);
   // Columns [k0, k1) of x into the slab.
   void (*pack)(const Matrix& x, int64_t k0, int64_t k1, void* slab, int64_t width);
   // out[b, n] = sum_j values[j] * slab[index[j], b] + bias[n] for rows n0 <= n < n1.

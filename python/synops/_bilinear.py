@@ -27,7 +27,7 @@ def _shape_only(t: Tensor) -> Tensor:
 
 
 class BilinearOp:
-    """A forward op ``name(input, weight, bias, *topology)`` and its ``name_backward`` op.
+    """``forward``: the op ``name(input, weight, bias, *topology)``; ``backward``: ``name_backward``.
 
     Args:
         name: of the forward op; ``<name>_backward(grad, input, weight, *topology, need_input,
@@ -60,9 +60,6 @@ class BilinearOp:
             setup_context=self._save_backward,
             backward=self._double_backward,
         )
-
-    def __call__(self, *args: Any, backend: str | None = None) -> Tensor:
-        return self.forward(*args, backend=backend)
 
     def _save_forward(self, ctx: Any, inputs: Any, output: Tensor) -> None:
         input, weight, bias, *topology = inputs
@@ -120,6 +117,8 @@ class BilinearOp:
 
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """What ``torch.autocast`` does to the arguments of ``F.linear``: cast them, but for float64."""
+    if not torch._C._is_any_autocast_enabled():  # a tenth of the cost of the next question
+        return tensors
     kind = tensors[0].device.type  # type: ignore[union-attr]
     if not torch.is_autocast_enabled(kind):
         return tensors

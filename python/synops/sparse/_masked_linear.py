@@ -11,9 +11,9 @@ from .._check import check_device, check_float, check_like, check_linear, check_
 from .._check import dtype_name, fail
 from .. import _backend
 from ._pattern import Pattern
-from ._sparse_linear import _sparse_linear
+from ._sparse_linear import _op as _sparse_linear
 
-_masked_linear = BilinearOp("masked_linear", lambda weight, mask: weight.shape[0])
+_op = BilinearOp("masked_linear", lambda weight, mask: weight.shape[0]).forward
 
 # Forward and backward together break even with the dense product here (AVX-512, 128 x 1024 x 1024).
 DENSE_ABOVE = 0.6
@@ -71,7 +71,7 @@ def masked_linear(
     elif dense:
         return linear(input, torch.where(mask, weight, 0), bias)
     else:
-        output = _masked_linear(flatten_rows(input), weight, bias, mask.contiguous(), backend=backend)
+        output = _op(flatten_rows(input), weight, bias, mask.contiguous(), backend=backend)
     return unflatten_rows(output, input)
 
 

@@ -8,7 +8,7 @@ from .._bilinear import BilinearOp, autocast, flatten_rows, unflatten_rows
 from .._check import check_device, check_float, check_like, check_linear, fail
 from ._pattern import Pattern
 
-_sparse_linear = BilinearOp("sparse_linear", lambda values, row_ptr, *_: row_ptr.shape[1])
+_op = BilinearOp("sparse_linear", lambda values, row_ptr, *_: row_ptr.shape[1]).forward
 
 
 def sparse_linear(
@@ -53,9 +53,7 @@ def sparse_linear(
     """
     _check_args(input, values, pattern, bias)
     input, values, bias = autocast(input, values, bias)  # type: ignore[assignment]
-    output = _sparse_linear(
-        flatten_rows(input), values.contiguous(), bias, *pattern.tensors, backend=backend
-    )
+    output = _op(flatten_rows(input), values.contiguous(), bias, *pattern.tensors, backend=backend)
     return unflatten_rows(output, input)
 
 
