@@ -1,8 +1,8 @@
 """Builds synops._C from csrc/: op files once, kernel files (.inc) once per instruction set.
 
-Everything else about the package is in pyproject.toml. torch is not a build requirement on purpose: pip
-would fetch its newest CUDA build (gigabytes) into a throw-away environment. Have torch installed and
-use ``pip install --no-build-isolation``.
+Everything else about the package is in pyproject.toml. torch is not a build requirement on
+purpose: pip would fetch its newest CUDA build (gigabytes) into a throw-away environment. Have
+torch installed and use ``pip install --no-build-isolation``.
 """
 
 import os
@@ -43,7 +43,8 @@ class Build(BuildExtension):
             ext.extra_objects += self.compiler.compile(
                 self.write_stubs(isa),
                 output_dir=os.path.abspath(os.path.join(self.build_temp, isa)),
-                # without the stable-ABI macro of the op files: at::vec refuses to be included under it
+                # without the stable-ABI macro of the op files: at::vec refuses to be included
+                # under it
                 include_dirs=ext.include_dirs,
                 depends=ext.depends,
                 extra_postargs={"cxx": flags} if self.use_ninja else flags,

@@ -20,6 +20,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
+  void* data() const { return buffer_.data; }
   // The next `bytes` of the room.
   void* take(size_t bytes) {
     void* p = next_;

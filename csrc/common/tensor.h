@@ -1,5 +1,6 @@
-// What op files share on top of torch's stable ABI: checks that make a raw op memory-safe whatever it
-// is called with, and element types. Public functions raise the typed errors; these are RuntimeErrors.
+// What op files share on top of torch's stable ABI: checks that make a raw op memory-safe whatever
+// it is called with, and element types. Public functions raise the typed errors; these are
+// RuntimeErrors.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -19,21 +20,18 @@ using torch::stable::Tensor;
 
 inline DType dtype_of(const Tensor& t, const char* op, const char* name) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return DType::kFloat32;
-    case ScalarType::Double: return DType::kFloat64;
-    case ScalarType::BFloat16: return DType::kBFloat16;
-    case ScalarType::Half: return DType::kFloat16;
-    default: STD_TORCH_CHECK(false, op, ": ", name, " must be a floating point tensor");
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, op, ": ", name, " must be a floating point tensor");
   }
 }
-
-inline size_t bytes_of(DType dtype) {
-  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
-}
-
-// Of the arithmetic type: float64 for float64, float32 for the rest.
-inline size_t acc_bytes_of(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
-inline bool is_half(DType dtype) { return bytes_of(dtype) == 2; }
 
 inline void check_tensor(const Tensor& t, ScalarType type, int64_t dim, const char* op,
                          const char* name) {
@@ -59,8 +57,9 @@ inline Tensor empty(std::initializer_list<int64_t> size, ScalarType type) {
     next *= std::max<int64_t>(1, size.begin()[d]);
   }
   AtenTensorHandle out;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      dim, size.begin(), strides, static_cast<int32_t>(type), aoti_torch_device_type_cpu(), 0, &out));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, size.begin(), strides,
+                                                         static_cast<int32_t>(type),
+                                                         aoti_torch_device_type_cpu(), 0, &out));
   return Tensor(out);
 }
 

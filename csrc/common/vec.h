@@ -27,10 +27,14 @@ constexpr int kLanes = Vec<A>::size();
 template <class F>
 auto visit_dtype(DType dtype, F&& f) {
   switch (dtype) {
-    case DType::kFloat64: return f(double{});
-    case DType::kBFloat16: return f(c10::BFloat16{});
-    case DType::kFloat16: return f(c10::Half{});
-    default: return f(float{});
+    case DType::kFloat64:
+      return f(double{});
+    case DType::kBFloat16:
+      return f(c10::BFloat16{});
+    case DType::kFloat16:
+      return f(c10::Half{});
+    default:
+      return f(float{});
   }
 }
 
@@ -66,7 +70,7 @@ inline void store(const Vec<A>& v, T* p, int64_t count = kLanes<A>) {
 
 // Transposes kLanes vectors in place: lane j of v[i] becomes lane i of v[j].
 template <class A>
-inline void transpose(Vec<A>* v) {
+inline void transpose_lanes(Vec<A>* v) {
   constexpr int L = kLanes<A>;
 #if defined(CPU_CAPABILITY_AVX512)
   if constexpr (std::is_same_v<A, float>) {
@@ -167,7 +171,8 @@ inline Vec<A> sum_lanes(Vec<A>* v) {
     for (int i = 0; i < 4; ++i) a[i] = _mm256_hadd_ps(v[2 * i], v[2 * i + 1]);
     const __m256 lo = _mm256_hadd_ps(a[0], a[1]);
     const __m256 hi = _mm256_hadd_ps(a[2], a[3]);
-    return _mm256_add_ps(_mm256_permute2f128_ps(lo, hi, 0x20), _mm256_permute2f128_ps(lo, hi, 0x31));
+    return _mm256_add_ps(_mm256_permute2f128_ps(lo, hi, 0x20),
+                         _mm256_permute2f128_ps(lo, hi, 0x31));
   }
 #endif
   A in[L], out[L];

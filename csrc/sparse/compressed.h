@@ -17,9 +17,9 @@ inline Compressed compressed_of(const Tensor& ptr, const Tensor& index, int64_t 
   check_tensor(index, ScalarType::Int, 1, op, index_name);
   const int64_t rows = ptr.size(1), tiles = ptr.size(0) - 1, nnz = index.size(0);
   STD_TORCH_CHECK(tiles >= 1, op, ": ", ptr_name, " must have at least 2 rows");
-  STD_TORCH_CHECK(bound <= std::numeric_limits<int32_t>::max() &&
-                      nnz <= std::numeric_limits<int32_t>::max(),
-                  op, ": sizes must fit in int32");
+  STD_TORCH_CHECK(
+      bound <= std::numeric_limits<int32_t>::max() && nnz <= std::numeric_limits<int32_t>::max(),
+      op, ": sizes must fit in int32");
   const int32_t* p = ptr.const_data_ptr<int32_t>();
   const int32_t* i = index.const_data_ptr<int32_t>();
   const ArrayKernels& arrays = array_kernels();

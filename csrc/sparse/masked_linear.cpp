@@ -1,15 +1,15 @@
 // masked_linear (CPU): a dense weight behind a bool mask, by way of the sparse products.
 //
 // The mask is indexed on every call (0.3 ms for 1024 x 1024; the transposed index of the backward
-// about 1 ms), because a bool tensor may change between calls: a Pattern is the form that is indexed
-// once. The weight is read at kept entries only, and its gradient is written in one pass.
+// about 1 ms), because a bool tensor may change between calls: a Pattern is the form that is
+// indexed once. The weight is read at kept entries only, and its gradient is written in one pass.
 #include "sparse/ops.h"
 
 namespace synops {
 namespace {
 
 void check_mask(const Tensor& weight, const Tensor& mask, const Tensor& input, const char* op) {
-  check_tensor(weight, input.scalar_type(), 2, op, "weight");
+  STD_TORCH_CHECK(weight.dim() == 2, op, ": weight must have 2 dimensions, got ", weight.dim());
   check_tensor(mask, ScalarType::Bool, 2, op, "mask");
   check_size(mask.size(0), weight.size(0), op, "mask", "size 0");
   check_size(mask.size(1), weight.size(1), op, "mask", "size 1");
@@ -20,6 +20,7 @@ void check_mask(const Tensor& weight, const Tensor& mask, const Tensor& input, c
 Tensor masked_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const Tensor& mask) {
   check_mask(weight, mask, input, "masked_linear");
+  check_tensor(weight, input.scalar_type(), 2, "masked_linear", "weight");
   const auto [crow, col] = pattern_from_mask(mask);
   const Tensor row_ptr = pattern_rows(crow, col, weight.size(1));
   return sparse_linear_rows(input, pattern_gather(weight, row_ptr, col), bias, row_ptr, col);
@@ -33,10 +34,11 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad, co
   const int64_t in = weight.size(1);
   const auto [crow, col] = pattern_from_mask(mask);
   const auto [row_ptr, col_ptr, row, perm] = pattern_plan(crow, col, in);
-  const Tensor values = pattern_gather(weight, row_ptr, col);
-  const auto [grad_input, grad_values, grad_bias] =
-      sparse_linear_backward(grad, input, values, row_ptr, col, col_ptr, row, perm, need_input,
-                             need_weight, need_bias);
+  // The weight is read for the gradient of the input only; else only its shape may be meant.
+  const Tensor values = need_input ? pattern_gather(weight, row_ptr, col)
+                                   : empty({col.size(0)}, weight.scalar_type());
+  const auto [grad_input, grad_values, grad_bias] = sparse_linear_backward(
+      grad, input, values, row_ptr, col, col_ptr, row, perm, need_input, need_weight, need_bias);
   const Tensor grad_weight = need_weight ? pattern_scatter(grad_values, row_ptr, col, in)
                                          : empty({0, 0}, weight.scalar_type());
   return {grad_input, grad_weight, grad_bias};

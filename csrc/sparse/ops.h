@@ -21,9 +21,11 @@ Tensor pattern_scatter(const Tensor& values, const Tensor& row_ptr, const Tensor
 Tensor sparse_linear_rows(const Tensor& input, const Tensor& values,
                           const std::optional<Tensor>& bias, const Tensor& row_ptr,
                           const Tensor& col);
-std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(
-    const Tensor& grad, const Tensor& input, const Tensor& values, const Tensor& row_ptr,
-    const Tensor& col, const Tensor& col_ptr, const Tensor& row, const Tensor& perm,
-    bool need_input, bool need_values, bool need_bias);
+std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(const Tensor& grad, const Tensor& input,
+                                                          const Tensor& values,
+                                                          const Tensor& row_ptr, const Tensor& col,
+                                                          const Tensor& col_ptr, const Tensor& row,
+                                                          const Tensor& perm, bool need_input,
+                                                          bool need_values, bool need_bias);
 
 }  // namespace synops

@@ -1,4 +1,5 @@
-// pattern (CPU): checks and outputs of the ops behind synops.sparse.Pattern; kernels in pattern.inc.
+// pattern (CPU): checks and outputs of the ops behind synops.sparse.Pattern; kernels in
+// pattern.inc.
 #include "sparse/pattern.h"
 
 #include <limits>
@@ -33,7 +34,8 @@ void check_csr(const Tensor& crow, const Tensor& col, int64_t in_features, const
                   in_features, "), got ", bad < 0 ? 0 : i[bad], " at position ", bad);
 }
 
-Tensor tile_pointers(const int32_t* crow, const int32_t* col, int64_t rows, int64_t cols, int64_t nnz) {
+Tensor tile_pointers(const int32_t* crow, const int32_t* col, int64_t rows, int64_t cols,
+                     int64_t nnz) {
   const int64_t tiles = tiles_of(rows, cols, nnz);
   Tensor ptr = empty({tiles + 1, rows}, ScalarType::Int);
   pattern_kernels().tile(crow, col, rows, tiles, ptr.mutable_data_ptr<int32_t>());

@@ -8,9 +8,9 @@
 
 namespace synops {
 
-// Columns of a tile of a Compressed, and how many tiles `rows` rows with `nnz` entries get: one, unless
-// a row has kTileEntries entries in a tile on average (python/synops/_reference/sparse/pattern.py has
-// the same rule).
+// Columns of a tile of a Compressed, and how many tiles `rows` rows with `nnz` entries get: one,
+// unless a row has kTileEntries entries in a tile on average
+// (python/synops/_reference/sparse/pattern.py has the same rule).
 constexpr int64_t kTile = 192;
 constexpr int64_t kTileEntries = 15;
 

@@ -1,7 +1,7 @@
 """Which implementation runs: ``auto``, ``cpp``, ``triton`` or ``reference``.
 
-``auto`` takes C++ on the CPU, Triton on CUDA and the reference elsewhere or where a part is missing. A
-backend that was asked for by name and cannot run raises; it is never replaced silently.
+``auto`` takes C++ on the CPU, Triton on CUDA and the reference elsewhere or where a part is
+missing. A backend that was asked for by name and cannot run raises; it is never replaced silently.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _requested = _valid(os.environ.get("SYNOPS_BACKEND", "auto"))
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Chooses the backend of every call inside a ``with`` block (of the whole process, not a thread).
+    """Chooses the backend of every call inside a ``with`` block (of the whole process, not a
+    thread).
 
     Args:
         name: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``.

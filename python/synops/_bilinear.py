@@ -1,7 +1,7 @@
 """Autograd of ops that are linear in an input and in a weight, to any order.
 
-With F(x, w) = x W(w)^T and B(g, x, w) = (g W(w), g^T x on the entries of w, sum of g), the gradient of F
-is B, and the gradient of B is made of F and B again:
+With F(x, w) = x W(w)^T and B(g, x, w) = (g W(w), g^T x on the entries of w, sum of g), the
+gradient of F is B, and the gradient of B is made of F and B again:
 
     d/dg  =  F(ggx, w) + F(x, ggw) + ggb
     d/dx  =  B(g, ., ggw)[0]
@@ -22,16 +22,16 @@ from ._library import Op, _vmap_loop
 
 
 def _shape_only(t: Tensor) -> Tensor:
-    """A tensor of the shape of ``t`` over one element: what a backward gets for what it will not read."""
+    """One element with the shape of ``t``: stands in for what a backward will not read."""
     return t.new_empty(1).expand(t.shape)
 
 
 class BilinearOp:
-    """``forward``: the op ``name(input, weight, bias, *topology)``; ``backward``: ``name_backward``.
+    """A pair of ops: ``forward`` is ``name(input, weight, bias, *topology)``.
 
     Args:
-        name: of the forward op; ``<name>_backward(grad, input, weight, *topology, need_input,
-            need_weight, need_bias)`` is in the schema table beside it.
+        name: of the forward op. ``backward`` is ``<name>_backward(grad, input, weight, *topology,
+            need_input, need_weight, need_bias)``; both are in the schema table.
         out_features: from the topology and the weight, the width of the output.
     """
 
@@ -62,7 +62,7 @@ class BilinearOp:
         )
 
     def _save_forward(self, ctx: Any, inputs: Any, output: Tensor) -> None:
-        input, weight, bias, *topology = inputs
+        input, weight, _, *topology = inputs
         need_input, need_weight, *_ = ctx.needs_input_grad
         ctx.save_for_backward(
             input if need_weight else _shape_only(input),
@@ -71,12 +71,17 @@ class BilinearOp:
         )
 
     def _backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needs = tuple(ctx.needs_input_grad[:3])
-        grads = self.backward(grad, *ctx.saved_tensors, *needs, backend=ctx.backend)
-        topology = len(ctx.saved_tensors) - 2
-        return (*(g if need else None for g, need in zip(grads, needs, strict=True)),) + (
-            None,
-        ) * topology
+        input, weight, *topology = ctx.saved_tensors
+        need_input, need_weight, need_bias, *_ = needs = ctx.needs_input_grad
+        to_input, to_weight, to_bias = self.backward(
+            grad, input, weight, *topology, *needs[:3], backend=ctx.backend
+        )
+        return (
+            to_input if need_input else None,
+            to_weight if need_weight else None,
+            to_bias if need_bias else None,
+            *(None,) * len(topology),
+        )
 
     def _save_backward(self, ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)

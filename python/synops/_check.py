@@ -68,7 +68,13 @@ def check_linear(op: str, input: Tensor, bias: Tensor | None, shape: tuple[int, 
     """input (..., in) and bias (out,) of a linear layer with a weight of shape (out, in)."""
     out_features, in_features = shape
     if input.dim() == 0 or input.shape[-1] != in_features:
-        fail(ValueError, op, "input", f"have shape (..., in) = (..., {in_features})", tuple(input.shape))
+        fail(
+            ValueError,
+            op,
+            "input",
+            f"have shape (..., in) = (..., {in_features})",
+            tuple(input.shape),
+        )
     if bias is not None:
         check_like(op, "bias", bias, input)
         check_shape(op, "bias", bias, "(out,)", (out_features,))

@@ -24,7 +24,9 @@ class Which(NamedTuple):
     reason: str
 
 
-def which(op: str | Callable[..., Any], *args: Any, backend: str | None = None, **kwargs: Any) -> Which:
+def which(
+    op: str | Callable[..., Any], *args: Any, backend: str | None = None, **kwargs: Any
+) -> Which:
     """What ``op(*args, **kwargs)`` would run, and why, without running it.
 
     Args:

@@ -1,19 +1,17 @@
 """Registers the ops of the schema table with torch and runs them.
 
-Schemas are defined here, from Python; C++ implements them under the CPU key (importing ``_C`` does it),
-Triton under the CUDA key (imported on first use), and the reference everywhere else.
+Schemas are defined here, from Python; C++ implements them under the CPU key (importing ``_C`` does
+it), Triton under the CUDA key (imported on first use), and the reference everywhere else.
 
 A call takes the first way that fits:
 
-==========================  =========================================================================
-being compiled or exported  the registered op; torch.compile sees one opaque node with a fake and a
-                            backward
-torch.func transforms       an ``autograd.Function`` with ``setup_context`` (the registered formula is
-                            refused by torch.func)
-a gradient is needed        an ``autograd.Function`` of the old form: 7 us a call against 16 for the
-                            registered formula
-otherwise                   the kernel below autograd: 1 us more than the kernel
-==========================  =========================================================================
+- being compiled or exported: the registered op; torch.compile sees one opaque node with a fake and
+  a backward;
+- inside a torch.func transform: an ``autograd.Function`` with ``setup_context`` (torch.func refuses
+  the registered formula);
+- a gradient is needed: an ``autograd.Function`` of the old form, 7 us a call against 16 for the
+  registered formula;
+- otherwise: the kernel below autograd, 1 us more than the kernel.
 
 All four share one ``setup_context`` and one ``backward``, given to ``Op`` by the file of the public
 function.
@@ -36,7 +34,7 @@ from ._schema import TABLE, address
 
 _library = torch.library.Library("synops", "FRAGMENT")
 
-# torch's own names for: inside a torch.func transform, under a dispatch mode, past the autograd keys
+# torch's own names for: inside a torch.func transform, under a dispatch mode, below autograd
 _functorch_active = torch._C._are_functorch_transforms_active
 _modes = torch._C._len_torch_dispatch_stack
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
@@ -150,8 +148,8 @@ class Op:
         return launcher(self.name)(*args) if run == "triton" else self.overload(*args)
 
     def _traced(self, args: Sequence[Any], backend: str | None) -> Any:
-        # The kernel is chosen by the device when the graph runs, so a compiled graph knows "auto" and
-        # what can be written into the graph itself.
+        # The kernel is chosen by the device when the graph runs, so a compiled graph knows "auto"
+        # and what can be written into the graph itself.
         name = _backend.requested(backend)
         if name == "reference":
             return reference(self.name)(*args)
@@ -208,10 +206,7 @@ def _vmap_loop(overload: Callable, info: Any, in_dims: Sequence[Any], *args: Any
     """One call for each element of the mapped dimension, results stacked in front."""
     calls = [
         overload(
-            *(
-                a if dim is None else a.select(dim, i)
-                for a, dim in zip(args, in_dims, strict=True)
-            )
+            *(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims, strict=True))
         )
         for i in range(info.batch_size)
     ]

@@ -1,7 +1,7 @@
 """The table of ops: every stem, its kind and the schemas registered under ``torch.ops.synops``.
 
-An ``op`` has all layers under its stem: public function, reference, C++ (csrc), Triton (kernels), tests
-and benchmark. A ``composite`` calls ops or plain torch and has a public function and tests.
+An ``op`` has all layers under its stem: public function, reference, C++ (csrc), Triton (kernels),
+tests and benchmark. A ``composite`` calls ops or plain torch and has a public function and tests.
 tests/test_layout.py fails on a missing or orphaned layer.
 
 Schemas have no defaults (torch.compile drops default arguments before autograd sees them; defaults

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .._bilinear import BilinearOp, autocast, flatten_rows, unflatten_rows
-from .._check import check_device, check_float, check_like, check_linear, check_shape, check_tensor
-from .._check import dtype_name, fail
 from .. import _backend
+from .._bilinear import BilinearOp, autocast, flatten_rows, unflatten_rows
+from .._check import (
+    check_device,
+    check_float,
+    check_like,
+    check_linear,
+    check_shape,
+    check_tensor,
+    dtype_name,
+    fail,
+)
 from ._pattern import Pattern
 from ._sparse_linear import _op as _sparse_linear
 
@@ -31,15 +39,15 @@ def masked_linear(
 
     .. math:: y = x (W \odot M)^\top + b
 
-    Same result as ``F.linear(input, weight * mask, bias)``, except that a masked-out weight is never read:
-    a NaN or inf there does no harm. The gradient of ``weight`` is dense and zero outside the mask.
-    Differentiable to any order; forward-mode AD is refused.
+    Same result as ``F.linear(input, weight * mask, bias)``, except that a masked-out weight is
+    never read: a NaN or inf there does no harm. The gradient of ``weight`` is dense and zero
+    outside the mask. Differentiable to any order; forward-mode AD is refused.
 
     Args:
         input: ``(..., in)``, float32, float64, bfloat16 or float16.
         weight: ``(out, in)``, dtype of ``input``. A Parameter or a tensor computed from others.
-        mask: ``(out, in)``, bool, indexed anew at every call; or a :class:`Pattern`, which is indexed
-            once and is the fast form. Not differentiable.
+        mask: ``(out, in)``, bool, indexed anew at every call; or a :class:`Pattern`, which is
+            indexed once and is the fast form. Not differentiable.
         bias: ``(out,)``, dtype of ``input``, optional.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
             :func:`synops.backend`.
@@ -53,11 +61,11 @@ def masked_linear(
         RuntimeError: ``backend`` cannot run here.
 
     Speed: on the CPU above density .6 the dense product is faster and is what runs
-    (``synops.which`` tells); inside torch.compile this is decided for a Pattern only. A weight that is
-    stored sparse (:func:`sparse_linear`) saves reading and writing ``(out, in)`` on top.
+    (``synops.which`` tells); inside torch.compile this is decided for a Pattern only. A weight
+    that is stored sparse (:func:`sparse_linear`) saves reading and writing ``(out, in)`` on top.
 
-    Source: the masked layer of J. Frankle and M. Carbin, "The Lottery Ticket Hypothesis", ICLR 2019,
-    arXiv:1803.03635, and of every dynamic sparse training method since.
+    Source: the masked layer of J. Frankle and M. Carbin, "The Lottery Ticket Hypothesis", ICLR
+    2019, arXiv:1803.03635, and of every dynamic sparse training method since.
     """
     _check_args(input, weight, mask, bias)
     input, weight, bias = autocast(input, weight, bias)  # type: ignore[assignment]
@@ -96,9 +104,7 @@ def route(
     return density > DENSE_ABOVE, f"density {density:.3g} is {relation} {DENSE_ABOVE}"
 
 
-def _check_args(
-    input: Tensor, weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None
-) -> None:
+def _check_args(input: Tensor, weight: Tensor, mask: Tensor | Pattern, bias: Tensor | None) -> None:
     op = "masked_linear"
     check_float(op, "input", input)
     check_like(op, "weight", weight, input)

@@ -79,15 +79,15 @@ class Pattern:
     """The kept entries of an ``(out, in)`` weight: immutable, in CSR and CSC form.
 
     Values that belong to a Pattern are 1-D tensors in CSR (row-major) order. Make one with
-    :meth:`from_mask` or :meth:`from_csr`. It is a pytree node, so ``torch.compile``, ``torch.export`` and
-    ``torch.func`` see its tensors; two Patterns compare by identity.
+    :meth:`from_mask` or :meth:`from_csr`. It is a pytree node, so ``torch.compile``,
+    ``torch.export`` and ``torch.func`` see its tensors; two Patterns compare by identity.
 
     Attributes:
         shape: ``(out, in)``.
         capacity: length of the values, at least ``nnz``; what lies behind ``nnz`` is never read and
             gets a zero gradient. (Room for a mask that changes without a Parameter that changes.)
-        row_ptr: ``(tiles + 1, out)``, int32. Where the entries of a row from a tile of columns on begin:
-            ``row_ptr[0]`` are the row starts, ``row_ptr[-1]`` the row ends.
+        row_ptr: ``(tiles + 1, out)``, int32. Where the entries of a row from a tile of columns on
+            begin: ``row_ptr[0]`` are the row starts, ``row_ptr[-1]`` the row ends.
         col: ``(nnz,)``, int32. Columns, ascending inside each row.
         col_ptr: ``(tiles + 1, in)``, int32. The same for columns.
         row: ``(nnz,)``, int32. Rows, column by column.
@@ -142,8 +142,8 @@ class Pattern:
 
         Raises:
             TypeError: ``crow`` or ``col`` is not an int32 or int64 tensor.
-            ValueError: a length does not fit, ``crow`` does not ascend, ``col`` is unsorted, duplicated
-                or out of range; the message has the first offending position.
+            ValueError: a length does not fit, ``crow`` does not ascend, ``col`` is unsorted,
+                duplicated or out of range; the message has the first offending position.
         """
         op = "Pattern.from_csr"
         out_features, in_features = _checked_shape(op, shape)
@@ -206,7 +206,8 @@ class Pattern:
         return _scatter(values, self.row_ptr, self.col, self.shape[1]).bool()
 
     def gather(self, weight: Tensor, *, backend: str | None = None) -> Tensor:
-        """The values of a dense weight ``(out, in)`` at the kept entries, ``(nnz,)``; differentiable.
+        """The values of a dense weight ``(out, in)`` at the kept entries, ``(nnz,)``;
+        differentiable.
 
         Equals ``weight[pattern.mask()]``.
         """
@@ -269,7 +270,9 @@ def _check_csr(op: str, crow: Tensor, col: Tensor, in_features: int) -> None:
     if unsorted.numel():
         at = int(unsorted[0]) + 1
         rule = "ascend strictly inside each row (sorted, no duplicates)"
-        fail(ValueError, op, "col", rule, f"{int(col[at])} at position {at} after {int(col[at - 1])}")
+        fail(
+            ValueError, op, "col", rule, f"{int(col[at])} at position {at} after {int(col[at - 1])}"
+        )
 
 
 def _flatten(p: Pattern) -> tuple[list[Any], tuple[tuple[int, int], int]]:

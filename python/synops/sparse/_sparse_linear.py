@@ -23,14 +23,14 @@ def sparse_linear(
 
     .. math:: y_{bo} = \sum_{(o, i) \in \text{pattern}} x_{bi} w_{oi} + b_o
 
-    Same result as ``F.linear(input, pattern.scatter(values), bias)``, which writes the weight out. Here
-    nothing of size out x in is allocated, forward or backward: the gradient of ``values`` has the shape
-    of ``values``. Differentiable to any order; forward-mode AD is refused.
+    Same result as ``F.linear(input, pattern.scatter(values), bias)``, which writes the weight out.
+    Here nothing of size out x in is allocated, forward or backward: the gradient of ``values`` has
+    the shape of ``values``. Differentiable to any order; forward-mode AD is refused.
 
     Args:
         input: ``(..., in)``, float32, float64, bfloat16 or float16.
-        values: ``(nnz,)`` (``(capacity,)`` if the Pattern has one), dtype of ``input``: the weight at the
-            kept entries in CSR order. An ordinary 1-D tensor; every optimizer takes it.
+        values: ``(nnz,)`` (``(capacity,)`` if the Pattern has one), dtype of ``input``: the weight
+            at the kept entries in CSR order. An ordinary 1-D tensor; every optimizer takes it.
         pattern: :class:`Pattern` of shape ``(out, in)``, on the device of ``input``.
         bias: ``(out,)``, dtype of ``input``, optional.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
@@ -44,9 +44,11 @@ def sparse_linear(
         ValueError: a shape or device does not match.
         RuntimeError: ``backend`` cannot run here.
 
-    Speed: the time follows the number of entries. On one core, 128 x 1024 x 1024 against ``F.linear`` on
+    Speed: the time follows the number of entries. On one core, 128 x 1024 x 1024 against
+    ``F.linear`` on
     the finished dense weight: 4x at density .2, 7x at .1, 12x at .05, 30x at .01 (docs and
-    ``python -m synops bench sparse`` have this machine's); above density .6 the dense product is faster.
+    ``python -m synops bench sparse`` have this machine's); above density .6 the dense product is
+    faster.
 
     Source: SpMM and SDDMM of T. Gale et al., "Sparse GPU Kernels for Deep Learning", SC 2020,
     arXiv:2006.10901, as ops for training.

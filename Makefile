@@ -1,0 +1,80 @@
+# Every target sets itself up from nothing in .venv/ with pip. `make test` and `make demo` are the two
+# commands of the README. VENV= (empty) uses the interpreter's own packages, as on a machine without a
+# network (see `make gpu`).
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+PY ?= python3
+VENV ?= .venv
+# A bare `torch` would fetch several GB of CUDA; this one finds a CPU wheel where there is one.
+TORCH ?= torch==2.13.*
+PYTHON := $(if $(VENV),$(VENV)/bin/python,$(PY))
+BIN := $(if $(VENV),$(VENV)/bin/,)
+PIP := $(PYTHON) -m pip --disable-pip-version-check install --quiet
+NPROC := $(shell nproc 2>/dev/null || echo 2)
+export MAX_JOBS ?= $(NPROC)
+OUT ?= out
+
+.PHONY: demo test bench bench-history lint format peers gpu sanitize build clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+SOURCES := $(shell find csrc -type f) setup.py pyproject.toml MANIFEST.in
+
+$(VENV)/.deps: pyproject.toml Makefile benchmarks/requirements-data.txt
+	$(PY) -m venv $(VENV)
+	$(PIP) "$(TORCH)" numpy "setuptools>=77,<82" wheel ninja "pybind11>=3" "triton>=3.6,<3.10" \
+	    pytest hypothesis rich matplotlib asv ruff==0.17.6 clang-format==23.1.5 mypy==2.4.1
+	$(PIP) --no-deps -r benchmarks/requirements-data.txt
+	@touch $@
+
+$(VENV)/.build: $(VENV)/.deps $(SOURCES)
+	$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+build: $(if $(VENV),$(VENV)/.build)  ## set up .venv and compile
+
+demo: build  ## every family on real data against what people use today: table and plots in out/
+	$(PYTHON) -m synops demo --out $(OUT)
+
+# Two runs: Triton's interpreter and its compiler cannot share a process.
+test: build  ## build and pass the tests
+	$(PYTHON) -m pytest -m "not triton and not peers"
+	TRITON_INTERPRET=1 $(PYTHON) -m pytest -m triton
+
+bench: build  ## today's best against synops, side by side on this machine
+	$(PYTHON) -m synops bench
+
+bench-history: build  ## asv over the commits in RANGE, pages in .asv/html (readable offline)
+	$(PYTHON) -m asv machine --yes
+	$(PYTHON) -m asv run $(or $(RANGE),HEAD^!) --skip-existing
+	$(PYTHON) benchmarks/publish.py
+
+peers: build  ## parity and speed against released peers (installs them)
+	$(PIP) -r benchmarks/requirements-peers.txt
+	$(PYTHON) -m pytest -m peers
+
+lint: $(if $(VENV),$(VENV)/.deps)  ## ruff, clang-format, mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(BIN)clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+	$(PYTHON) -m mypy
+
+format: $(if $(VENV),$(VENV)/.deps)  ## rewrite the sources as `make lint` wants them
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+	$(BIN)clang-format -i $$(find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+
+sanitize: $(if $(VENV),$(VENV)/.deps)  ## the raw-pointer kernels under ASan and UBSan
+	PYTHON=$(PYTHON) csrc/sanitize/run.sh
+
+# A CUDA machine without a network: the packages it has, no virtual environment.
+gpu:  ## build, test and time on a CUDA machine, in under 10 minutes
+	$(PY) setup.py build_ext --inplace
+	PYTHONPATH=python $(PY) -m pytest -x -q -m "not triton and not peers and not slow"
+	PYTHONPATH=python $(PY) -m pytest -q -m triton
+	PYTHONPATH=python $(PY) -m synops bench --device cuda --json $(OUT)/bench-cuda.json
+
+clean:  ## forget .venv and what was built
+	rm -rf $(or $(VENV),.venv) build dist out .asv python/synops/*.so python/*.egg-info

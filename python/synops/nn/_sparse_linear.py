@@ -1,0 +1,256 @@
+"""SparseLinear: nn.Linear whose weight exists at the entries of a Pattern only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._check import check_shape, check_tensor, dtype_name, fail
+from ..sparse import Pattern, sparse_linear
+
+# A dense weight under the names that nn.Linear, nn.utils.prune and parametrize save it by, and the
+# mask that goes with it.
+_DENSE_KEYS = (
+    ("weight", None),
+    ("weight_orig", "weight_mask"),
+    ("parametrizations.weight.original", "parametrizations.weight.0.mask"),
+)
+_PLAN = ("row_ptr", "col_ptr", "row", "perm")
+
+
+class SparseLinear(nn.Module):
+    """Linear layer with a sparse weight; its gradient and optimizer state are sparse as well.
+
+    Same result as ``nn.Linear`` with the weight ``layer.pattern.scatter(layer.values)``.
+    ``values`` is an ordinary 1-D Parameter, so every optimizer, DDP, autocast, ``torch.compile``
+    and ``deepcopy`` work.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as in ``nn.Linear``. The initial values are
+            those that ``nn.Linear`` draws from the same generator state, at the kept entries.
+        pattern: :class:`synops.sparse.Pattern`, a bool mask ``(out, in)``, or ``"infer"``: no
+            entries until a state_dict is loaded, whose non-zero entries (or mask) then become the
+            pattern.
+
+    Attributes:
+        values: ``(capacity,)`` Parameter, the weight at the kept entries in CSR order.
+        bias: ``(out,)`` Parameter or None.
+        pattern: the :class:`Pattern`.
+
+    ``state_dict`` holds ``values``, ``crow``, ``col`` and ``bias``. ``load_state_dict`` takes its
+    own and those of ``nn.Linear``, ``nn.utils.prune`` and a parametrized mask; a dense weight with
+    non-zeros outside the pattern is an error unless the pattern is ``"infer"``.
+
+    Example:
+        >>> layer = SparseLinear.from_linear(linear, mask)
+        >>> optimizer = torch.optim.AdamW(layer.parameters())
+    """
+
+    values: nn.Parameter
+    bias: nn.Parameter | None
+    crow: Tensor
+    col: Tensor
+    row_ptr: Tensor
+    col_ptr: Tensor
+    row: Tensor
+    perm: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        pattern: Pattern | Tensor | str,
+    ):
+        infer = isinstance(pattern, str)
+        pattern = _as_pattern(pattern, (out_features, in_features))
+        device = torch.get_default_device() if device is None else torch.device(device)
+        if device.type != "meta":
+            pattern = pattern.to(device)
+        values = torch.empty(pattern.capacity, device=device, dtype=dtype)
+        shift = torch.empty(out_features, device=device, dtype=dtype) if bias else None
+        self._set_up(pattern, values, shift)
+        self.infer = infer
+        self.reset_parameters()
+
+    def _set_up(self, pattern: Pattern, values: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = pattern.shape
+        self.infer = False
+        self._capacity = pattern.capacity
+        self._set_pattern(pattern)
+        self.values = nn.Parameter(values)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, mask: Pattern | Tensor | None = None) -> SparseLinear:
+        """The kept weights and the bias of a dense layer, copied.
+
+        Args:
+            linear: ``nn.Linear``; pruned by ``nn.utils.prune`` or parametrized, too.
+            mask: :class:`Pattern` or bool ``(out, in)``. Default: the mask of a pruned layer,
+                otherwise the non-zero entries.
+
+        Raises:
+            TypeError, ValueError: not an ``nn.Linear``, or a mask of another shape or dtype.
+        """
+        op = "SparseLinear.from_linear"
+        if not isinstance(linear, nn.Linear):
+            fail(TypeError, op, "linear", "be an nn.Linear", type(linear).__name__)
+        weight = linear.weight.detach()
+        if mask is None:
+            pruned = getattr(linear, "weight_mask", None)
+            mask = (weight if pruned is None else pruned) != 0
+        pattern = _as_pattern(mask, tuple(weight.shape), op, "mask").to(weight.device)
+        bias = None if linear.bias is None else linear.bias.detach().clone()
+        layer = cls.__new__(cls)  # without the random numbers that the constructor draws
+        layer._set_up(pattern, _padded(pattern, pattern.gather(weight)), bias)
+        return layer.train(linear.training)
+
+    def to_linear(self) -> nn.Linear:
+        """The dense layer with the same weight and bias, zeros where nothing was kept."""
+        shape = {"in_features": self.in_features, "out_features": self.out_features}
+        linear = nn.utils.skip_init(
+            nn.Linear,
+            **shape,
+            bias=self.bias is not None,
+            device=self.values.device,
+            dtype=self.values.dtype,
+        )
+        with torch.no_grad():
+            linear.weight.copy_(self.pattern.scatter(self.values))
+            if self.bias is not None:
+                linear.bias.copy_(self.bias)
+        return linear.train(self.training)
+
+    @property
+    def pattern(self) -> Pattern:
+        """The kept entries, on the device of the layer."""
+        return Pattern(
+            (self.out_features, self.in_features),
+            self._capacity,
+            self.row_ptr,
+            self.col,
+            self.col_ptr,
+            self.row,
+            self.perm,
+        )
+
+    def _set_pattern(self, pattern: Pattern) -> None:
+        # crow and col are the pattern as it is saved; the rest is derived from them.
+        self.register_buffer("crow", pattern.crow)
+        self.register_buffer("col", pattern.col)
+        for name in _PLAN:
+            self.register_buffer(name, getattr(pattern, name), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """The initial values of ``nn.Linear`` at the kept entries (draws the dense weight once)."""
+        if self.values.is_meta:
+            return
+        shape = (self.out_features, self.in_features)
+        dense = torch.empty(shape, device=self.values.device, dtype=self.values.dtype)
+        if dense.numel():
+            nn.init.kaiming_uniform_(dense, a=math.sqrt(5))
+        with torch.no_grad():
+            self.values.copy_(_padded(self.pattern, self.pattern.gather(dense)))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(..., in)`` -> ``(..., out)``."""
+        return sparse_linear(input, self.values, self.pattern, self.bias)
+
+    def extra_repr(self) -> str:
+        """As nn.Linear's, with the density."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, nnz={self.col.shape[0]}, "
+            f"density={self.pattern.density:.4g}"
+        )
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # Everything is checked on copies first: a refused state_dict leaves the layer as it was.
+        state = dict(state_dict)
+        try:
+            pattern = self._loaded_pattern(state, prefix)
+        except (TypeError, ValueError, RuntimeError) as error:
+            error_msgs.append(f"SparseLinear {prefix.rstrip('.')!r}: {error}")
+            return
+        if pattern is not None:
+            self._set_pattern(pattern.to(self.col.device))
+            if self._capacity != pattern.capacity:
+                self._capacity = pattern.capacity
+                self.values.data = self.values.data.new_empty(pattern.capacity)
+        super()._load_from_state_dict(
+            state, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _loaded_pattern(self, state: dict[str, Any], prefix: str) -> Pattern | None:
+        """The pattern a state_dict asks for; a dense weight in it becomes values, crow and col."""
+        shape = (self.out_features, self.in_features)
+        for weight_key, mask_key in _DENSE_KEYS:
+            weight = state.pop(prefix + weight_key, None)
+            if weight is None:
+                continue
+            check_shape("load_state_dict", weight_key, weight, "(out, in)", shape)
+            if mask_key is not None:
+                weight = weight.masked_fill(state.pop(prefix + mask_key) == 0, 0)
+            pattern = self.pattern.to(weight.device)
+            if self.infer:
+                pattern = Pattern.from_mask(weight != 0)
+            outside = int((weight.masked_fill(pattern.mask(), 0) != 0).sum())
+            if outside:
+                raise ValueError(
+                    f"{weight_key} has {outside} non-zeros outside the pattern; make the layer "
+                    "with pattern='infer' to take the pattern of what is loaded"
+                )
+            state[prefix + "values"] = _padded(pattern, pattern.gather(weight))
+            state[prefix + "crow"], state[prefix + "col"] = pattern.crow, pattern.col
+            return pattern
+        crow, col = state.get(prefix + "crow"), state.get(prefix + "col")
+        values = state.get(prefix + "values")
+        if crow is None or col is None or values is None:
+            return None  # the missing keys are reported as for any module
+        if not self.infer and values.shape != self.values.shape:
+            got, want = tuple(values.shape), tuple(self.values.shape)
+            raise ValueError(f"values have shape {got} in the state_dict and {want} in the layer")
+        return Pattern.from_csr(crow, col, shape, capacity=values.shape[0])
+
+
+def _as_pattern(
+    pattern: Any, shape: tuple[int, ...], op: str = "SparseLinear", name: str = "pattern"
+) -> Pattern:
+    if isinstance(pattern, str):
+        if pattern != "infer":
+            fail(ValueError, op, name, "be a Pattern, a bool mask or 'infer'", repr(pattern))
+        return Pattern.from_mask(torch.zeros(shape, dtype=torch.bool, device="cpu"))
+    if isinstance(pattern, Pattern):
+        if pattern.shape != shape:
+            fail(ValueError, op, name, f"have shape (out, in) = {shape}", pattern.shape)
+        return pattern
+    check_tensor(op, name, pattern)
+    if pattern.dtype != torch.bool:
+        fail(TypeError, op, name, "be a Pattern or a bool mask", dtype_name(pattern.dtype))
+    check_shape(op, name, pattern, "(out, in)", shape)
+    return Pattern.from_mask(pattern)
+
+
+def _padded(pattern: Pattern, values: Tensor) -> Tensor:
+    """values (nnz,) with zeros up to the capacity of the pattern."""
+    return nn.functional.pad(values, (0, pattern.capacity - pattern.nnz))
