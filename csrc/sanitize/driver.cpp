@@ -29,10 +29,10 @@ void require(bool good, const char* what, int64_t b, int64_t in, int64_t out, do
   std::exit(1);
 }
 
-// A heap block of exactly n elements: one past the end is poisoned.
+// A heap block of exactly n elements: one past the end is poisoned. Null when empty, as a tensor's.
 template <class T>
 struct Exact {
-  explicit Exact(int64_t n) : data(new T[n]) {}
+  explicit Exact(int64_t n) : data(n == 0 ? nullptr : new T[n]) {}
   T& operator[](int64_t i) { return data[i]; }
   T* get() { return data.get(); }
   std::unique_ptr<T[]> data;

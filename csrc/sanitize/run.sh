@@ -3,9 +3,9 @@
 # this processor has, and runs it; for arm64 without the sanitizers, where a cross compiler and an
 # emulator are installed. PYTHON: an interpreter with torch, for its headers.
 set -euo pipefail
+TORCH=$("${PYTHON:-python3}" -c \
+  'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python3}
-TORCH=$("$PYTHON" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')
 BUILD=$(mktemp -d)
 trap 'rm -rf "$BUILD"' EXIT
 

@@ -1,0 +1,278 @@
+"""SparseLinear behaves like nn.Linear everywhere but in the shape of its weight."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune
+
+from synops.nn import SparseLinear
+from synops.sparse import Pattern
+
+
+@pytest.fixture
+def mask():
+    return torch.rand(12, 20, generator=torch.Generator().manual_seed(1)) < 0.3
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, 20, generator=torch.Generator().manual_seed(2))
+
+
+def masked_linear_layer(mask, **options):
+    linear = nn.Linear(mask.shape[1], mask.shape[0], **options)
+    with torch.no_grad():
+        linear.weight.masked_fill_(~mask, 0)
+    return linear
+
+
+def test_initial_values_are_those_of_linear(mask):
+    torch.manual_seed(0)
+    dense = nn.Linear(20, 12)
+    torch.manual_seed(0)
+    sparse = SparseLinear(20, 12, pattern=mask)
+    torch.testing.assert_close(sparse.to_linear().weight, dense.weight * mask, rtol=0, atol=0)
+    torch.testing.assert_close(sparse.bias, dense.bias, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_there_and_back_is_bit_equal(mask, bias, dtype):
+    linear = masked_linear_layer(mask, bias=bias, dtype=dtype)
+    back = SparseLinear.from_linear(linear, mask).to_linear()
+    assert torch.equal(back.weight, linear.weight)
+    assert (back.bias is None) == (linear.bias is None)
+    if bias:
+        assert torch.equal(back.bias, linear.bias)
+        assert back.bias.data_ptr() != linear.bias.data_ptr()
+
+
+def test_from_linear_draws_no_random_numbers(mask):
+    linear = masked_linear_layer(mask)
+    before = torch.random.get_rng_state()
+    SparseLinear.from_linear(linear, mask)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_from_linear_finds_the_entries(mask, x):
+    linear = masked_linear_layer(mask)
+    assert SparseLinear.from_linear(linear).pattern.nnz == int(mask.sum())
+    prune.custom_from_mask(linear, "weight", mask)
+    with torch.no_grad():  # a kept weight of exactly 0 stays an entry
+        linear.weight_orig.view(-1)[mask.view(-1).nonzero()[0]] = 0
+    linear(x)  # prune computes the weight in a forward hook
+    assert torch.equal(SparseLinear.from_linear(linear).pattern.mask(), mask)
+
+
+def pruned(linear, mask):
+    prune.custom_from_mask(linear, "weight", mask)
+    return linear.state_dict()
+
+
+class Masked(nn.Module):
+    def __init__(self, mask):
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight):
+        return weight * self.mask
+
+
+def parametrized(linear, mask):
+    parametrize.register_parametrization(linear, "weight", Masked(mask))
+    return linear.state_dict()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda linear, mask: linear.state_dict(),
+        pruned,
+        parametrized,
+        lambda linear, mask: SparseLinear.from_linear(linear, mask).state_dict(),
+    ],
+    ids=["linear", "prune", "parametrize", "own"],
+)
+@pytest.mark.parametrize("pattern", ["infer", "given"])
+def test_loads_state_dicts(mask, x, save, pattern):
+    linear = masked_linear_layer(mask)
+    want = nn.functional.linear(x, linear.weight, linear.bias).detach()
+    state = save(copy.deepcopy(linear), mask)
+    keys = set(state)
+    layer = SparseLinear(20, 12, pattern=mask if pattern == "given" else "infer")
+    values = layer.values
+    assert str(layer.load_state_dict(state)) == "<All keys matched successfully>"
+    assert layer.values is values, "a load keeps the Parameter, and with it the optimizer"
+    assert set(state) == keys, "a load leaves the state_dict alone"
+    torch.testing.assert_close(layer(x), want)
+    assert layer.pattern.nnz == int(mask.sum())
+
+
+def test_own_state_dict_moves_the_pattern(mask, x):
+    other = mask.roll(1, 1)  # as many entries, elsewhere: a resumed run of dynamic sparse training
+    source = SparseLinear(20, 12, pattern=other)
+    layer = SparseLinear(20, 12, pattern=mask)
+    layer.load_state_dict(source.state_dict())
+    assert torch.equal(layer.pattern.mask(), other)
+    torch.testing.assert_close(layer(x), source(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s | {"weight": torch.ones(12, 20)}, "non-zeros outside the pattern"),
+        (lambda s: s | {"weight": torch.ones(20, 12)}, "weight must have shape (out, in)"),
+    ],
+)
+def test_refused_dense_state_dict_changes_nothing(mask, change, message):
+    layer = SparseLinear(20, 12, pattern=mask)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(RuntimeError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        layer.load_state_dict(change({"bias": torch.zeros(12)}))
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("col", lambda t: t.flip(0), "ascend strictly"),
+        ("col", lambda t: t + 100, "lie in"),
+        ("crow", lambda t: t + 1, "begin with 0"),
+        ("values", lambda t: t[1:], "values have shape"),
+    ],
+)
+def test_refused_own_state_dict_changes_nothing(mask, key, value, message):
+    layer = SparseLinear(20, 12, pattern=mask)
+    state = layer.state_dict()
+    before = copy.deepcopy(state)
+    with pytest.raises(RuntimeError, match=message):
+        layer.load_state_dict({**state, key: value(state[key])})
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_missing_and_unexpected_keys_are_reported(mask):
+    layer = SparseLinear(20, 12, pattern=mask)
+    report = layer.load_state_dict({"other": torch.ones(1)}, strict=False)
+    assert set(report.missing_keys) == {"values", "bias", "crow", "col"}
+    assert report.unexpected_keys == ["other"]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2),
+        lambda p: torch.optim.AdamW(p, lr=1e-2),
+        lambda p: torch.optim.RMSprop(p, lr=1e-2),
+        lambda p: torch.optim.Adagrad(p, lr=1e-2),
+        lambda p: torch.optim.Adamax(p, lr=1e-2),
+        lambda p: torch.optim.LBFGS(p, max_iter=3),
+    ],
+    ids=["sgd", "adamw", "rmsprop", "adagrad", "adamax", "lbfgs"],
+)
+def test_trains_like_the_masked_layer(mask, x, optimizer):
+    """The trajectory of a dense layer behind a parametrized mask, weight for weight."""
+    dense = masked_linear_layer(mask)
+    sparse = SparseLinear.from_linear(dense, mask)
+    parametrize.register_parametrization(dense, "weight", Masked(mask))
+    target = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
+    for layer in (dense, sparse):
+        step = optimizer(layer.parameters())
+        for _ in range(5):
+
+            def closure(layer=layer, step=step):
+                step.zero_grad()
+                loss = (layer(x) - target).square().mean()
+                loss.backward()
+                return loss
+
+            step.step(closure)
+    torch.testing.assert_close(sparse.to_linear().weight, dense.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sparse.bias, dense.bias, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_and_moves(mask, x, tmp_path):
+    layer = SparseLinear(20, 12, pattern=mask)
+    want = layer(x).detach()
+    clone = copy.deepcopy(layer)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), want)
+    torch.save(layer.state_dict(), tmp_path / "state.pt")
+    other = SparseLinear(20, 12, pattern="infer")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(other(x), want)
+    layer.double()
+    assert layer.values.dtype == torch.float64
+    assert layer.col.dtype == torch.int32, "a cast leaves the indices alone"
+    assert layer(x.double()).dtype == torch.float64
+    with torch.no_grad():
+        layer.values.zero_()
+    assert torch.equal(clone(x), want)
+
+
+def test_no_entries(x):
+    layer = SparseLinear(20, 12, pattern=torch.zeros(12, 20, dtype=torch.bool))
+    out = layer(x)
+    torch.testing.assert_close(out, layer.bias.expand(5, 12))
+    out.sum().backward()
+    assert layer.values.grad.shape == (0,)
+
+
+def test_capacity_leaves_room(mask, x):
+    """Values behind nnz are never read and get a zero gradient."""
+    pattern = Pattern.from_mask(mask, capacity=int(mask.sum()) + 7)
+    layer = SparseLinear(20, 12, pattern=pattern)
+    with torch.no_grad():
+        layer.values[pattern.nnz :] = torch.nan
+    out = layer(x)
+    out.square().sum().backward()
+    assert out.isfinite().all()
+    assert layer.values.grad[: pattern.nnz].abs().sum() > 0
+    assert torch.equal(layer.values.grad[pattern.nnz :], torch.zeros(7))
+
+
+def test_repr(mask):
+    layer = SparseLinear(20, 12, bias=False, pattern=mask)
+    nnz = int(mask.sum())
+    assert repr(layer) == (
+        f"SparseLinear(in_features=20, out_features=12, bias=False, nnz={nnz}, "
+        f"density={nnz / 240:.4g})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "error", "message"),
+    [
+        (torch.ones(3, 3), TypeError, "pattern must be a Pattern or a bool mask, got float32"),
+        (torch.ones(3, 3, dtype=torch.bool), ValueError, r"shape \(out, in\) = \(12, 20\)"),
+        (Pattern.from_mask(torch.ones(3, 3, dtype=torch.bool)), ValueError, r"= \(12, 20\)"),
+        ("dense", ValueError, "or 'infer', got 'dense'"),
+        (0.1, TypeError, "pattern must be a torch.Tensor, got float"),
+    ],
+)
+def test_bad_pattern(pattern, error, message):
+    with pytest.raises(error, match=message):
+        SparseLinear(20, 12, pattern=pattern)
+
+
+def test_from_linear_wants_a_linear(mask):
+    with pytest.raises(TypeError, match=r"linear must be an nn.Linear, got Conv2d"):
+        SparseLinear.from_linear(nn.Conv2d(3, 3, 1), mask)
+
+
+def test_compiled_and_exported(mask, x):
+    model = nn.Sequential(SparseLinear(20, 12, pattern=mask), nn.ReLU(), nn.Linear(12, 3))
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+    grads = torch.autograd.grad(compiled(x).square().sum(), model.parameters())
+    for got, want in zip(
+        grads, torch.autograd.grad(model(x).square().sum(), model.parameters()), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+    other = torch.randn(9, 20)
+    torch.testing.assert_close(program.module()(other), model(other))
