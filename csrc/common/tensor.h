@@ -57,9 +57,10 @@ inline Tensor empty(std::initializer_list<int64_t> size, ScalarType type) {
     next *= std::max<int64_t>(1, size.begin()[d]);
   }
   AtenTensorHandle out;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, size.begin(), strides,
-                                                         static_cast<int32_t>(type),
-                                                         aoti_torch_device_type_cpu(), 0, &out));
+  const AOTITorchError error =
+      aoti_torch_empty_strided(dim, size.begin(), strides, static_cast<int32_t>(type),
+                               aoti_torch_device_type_cpu(), 0, &out);
+  STD_TORCH_CHECK(error == AOTI_TORCH_SUCCESS, "out of memory");
   return Tensor(out);
 }
 

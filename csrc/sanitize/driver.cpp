@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 // clang-format off
@@ -144,8 +145,16 @@ void dense_and_back(int64_t in, int64_t out, double density) {
     require(static_cast<double>(back[i]) == (w.mask[i] ? static_cast<double>(weight[i]) : 0.0),
             "scatter", 0, in, out, density);
   Exact<isa::Acc<T>> wide(w.nnz);
-  isa::array_table.widen(dtype<T>(), values.get(), perm.get(), w.nnz, wide.get());
-  isa::array_table.widen(dtype<T>(), values.get(), nullptr, w.nnz, wide.get());
+  require(isa::array_table.permute(dtype<T>(), values.get(), perm.get(), w.nnz, wide.get()),
+          "permute", 0, in, out, density);
+  for (int32_t bad : {-1, static_cast<int32_t>(w.nnz)}) {
+    if (w.nnz == 0) break;
+    const int32_t good = std::exchange(perm[0], bad);
+    require(!isa::array_table.permute(dtype<T>(), values.get(), perm.get(), w.nnz, wide.get()),
+            "permute out of range", 0, in, out, density);
+    perm[0] = good;
+  }
+  isa::array_table.widen(dtype<T>(), values.get(), w.nnz, wide.get());
   isa::array_table.narrow(dtype<T>(), wide.get(), w.nnz, values.get());
   require(isa::array_table.in_range(perm.get(), w.nnz, 0, static_cast<int32_t>(w.nnz)), "range", 0,
           in, out, density);

@@ -52,7 +52,6 @@ Matrix block_of(const Matrix& m, int64_t begin, int64_t width) {
 
 // Slab widths in vectors: see the speed note in sparse_linear.inc.
 int64_t slab_vectors(const Compressed& w) { return w.tiles > 1 ? 4 : 2; }
-constexpr int64_t kSddmmVectors = 2;
 
 // The product by slabs. after(block, slab) sees every packed block of x before it is overwritten.
 template <class After>
@@ -98,7 +97,7 @@ class ValueGradient {
         in_(in),
         grad_(grad),
         grad_bias_(grad_bias),
-        width_(k_.width(g.dtype, g.rows, kSddmmVectors)),
+        width_(k_.width(g.dtype, g.rows, slab_vectors(w))),
         threads_(threads_for(g.rows * (w.nnz + in + w.rows))),
         parts_(threads_ == 1 ? 1 : 2 * threads_),
         x_slab_(in * row_bytes()) {}
@@ -179,7 +178,7 @@ void gradients(const Gradients& a) {
   }
   if (!sums) return product(a.wt, a.values, a.g, out, nullptr, a.grad_input);
   ValueGradient value_gradient(a.w, a.g, a.x, in, a.grad_values, a.grad_bias);
-  if (products && slab_vectors(a.wt) == kSddmmVectors && in > 0) {
+  if (products && slab_vectors(a.wt) == slab_vectors(a.w) && in > 0) {
     // Both products want the same slabs of g: packed once, 18 us of 330 at density .01.
     slab_product(a.wt, a.values, a.g, out, nullptr, a.grad_input,
                  [&](int64_t block, const void* slab) { value_gradient.add(block, slab); });

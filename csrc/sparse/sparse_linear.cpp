@@ -19,7 +19,7 @@ Matrix matrix_of(const Tensor& t, DType dtype) {
 // values in the arithmetic type: themselves, or a copy in `room`.
 const void* widened(const Tensor& values, DType dtype, int64_t nnz, void* room) {
   if (!is_half(dtype)) return values.data_ptr();
-  array_kernels().widen(dtype, values.data_ptr(), nullptr, nnz, room);
+  array_kernels().widen(dtype, values.data_ptr(), nnz, room);
   return room;
 }
 
@@ -86,11 +86,10 @@ std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(const Tensor& grad, co
     a.wt = compressed_of(col_ptr, row, w.rows, op, "col_ptr", "row");
     check_size(a.wt.rows, input.size(1), op, "col_ptr", "size 1");
     check_size(a.wt.nnz, nnz, op, "row", "size 0");
-    const int32_t* order = perm.const_data_ptr<int32_t>();
-    STD_TORCH_CHECK(arrays.in_range(order, nnz, 0, static_cast<int32_t>(nnz)), op,
-                    ": perm must lie in [0, nnz)");
     void* in_csc_order = room.take(values_bytes);
-    arrays.widen(dtype, values.data_ptr(), order, nnz, in_csc_order);
+    STD_TORCH_CHECK(
+        arrays.permute(dtype, values.data_ptr(), perm.const_data_ptr<int32_t>(), nnz, in_csc_order),
+        op, ": perm must lie in [0, nnz)");
     a.values = in_csc_order;
     a.grad_input = matrix_of(grad_input, dtype);
   }
