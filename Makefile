@@ -52,7 +52,7 @@ bench-history: build  ## asv over the commits in RANGE, pages in .asv/html (read
 	$(PYTHON) benchmarks/publish.py
 
 peers: build  ## parity and speed against released peers (installs them)
-	$(PIP) -r benchmarks/requirements-peers.txt
+	PATH="$(abspath $(dir $(PYTHON))):$$PATH" $(PIP) --no-build-isolation --no-deps -r benchmarks/requirements-peers.txt
 	$(PYTHON) -m pytest -m peers
 
 lint: $(if $(VENV),$(VENV)/.deps)  ## ruff, clang-format, mypy

@@ -132,14 +132,12 @@ class SparseLinear(nn.Module):
     @property
     def pattern(self) -> Pattern:
         """The kept entries, on the device of the layer."""
+        # on the path of every call: nn.Module's attribute look-up would be most of its cost
+        b = self._buffers
         return Pattern(
             (self.out_features, self.in_features),
             self._capacity,
-            self.row_ptr,
-            self.col,
-            self.col_ptr,
-            self.row,
-            self.perm,
+            *(b["row_ptr"], b["col"], b["col_ptr"], b["row"], b["perm"]),  # type: ignore[arg-type]
         )
 
     def _set_pattern(self, pattern: Pattern) -> None:

@@ -1,0 +1,72 @@
+"""``python -m synops demo``: every family on real data, against what people use today.
+
+A section is a module with ``run(context) -> Report``, listed in ``SECTIONS`` by the name of its
+family. What all of them share is in ``context`` (progress bar), ``timing`` and ``report`` (tables).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._restart import with_warm_allocator
+
+SECTIONS = {"sparse": "lottery ticket: train, prune and re-train a classifier of digits"}
+PACKAGES = ("rich", "matplotlib", "mlxtend")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds ``demo`` to the command line."""
+    listing = "\n".join(f"  {name:10}{what}" for name, what in SECTIONS.items())
+    parser = subparsers.add_parser(
+        "demo",
+        help="every family on real data, against what people use today",
+        description=f"Real data, today's code and synops in one process, one thread.\n\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("section", nargs="*", type=_section, help="all by default")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="for the plots (default: out)"
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds; too short to judge claims")
+    parser.set_defaults(run=run)
+
+
+def _section(name: str) -> str:
+    if name not in SECTIONS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(SECTIONS)}, got {name!r}")
+    return name
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command; the exit status."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f'demo needs {", ".join(missing)}: pip install "synops[demo]"',
+            file=sys.stderr,
+        )
+        return 1
+    with_warm_allocator()
+    from .context import Context
+    from .report import print_reports
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    reports = []
+    try:
+        with Context(args.out, args.quick) as context:
+            for name in dict.fromkeys(args.section or SECTIONS):
+                section = importlib.import_module(f"{__name__}.{name}")
+                reports.append(section.run(context))
+    finally:
+        torch.set_num_threads(threads)
+    print_reports(reports)
+    return 0
