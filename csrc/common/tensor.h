@@ -38,7 +38,17 @@ inline void check_tensor(const Tensor& t, ScalarType type, int64_t dim, const ch
   STD_TORCH_CHECK(t.is_cpu(), op, ": ", name, " must be on the CPU");
   STD_TORCH_CHECK(t.scalar_type() == type, op, ": ", name, " has the wrong dtype");
   STD_TORCH_CHECK(t.dim() == dim, op, ": ", name, " must have ", dim, " dimensions, got ", t.dim());
+}
+
+// Index tensors are never copied behind the caller's back.
+inline void check_index(const Tensor& t, int64_t dim, const char* op, const char* name) {
+  check_tensor(t, ScalarType::Int, dim, op, name);
   STD_TORCH_CHECK(t.is_contiguous(), op, ": ", name, " must be contiguous");
+}
+
+// Itself, or a contiguous copy.
+inline Tensor dense_of(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
 inline void check_size(int64_t got, int64_t want, const char* op, const char* name,

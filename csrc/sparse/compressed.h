@@ -13,8 +13,8 @@ namespace synops {
 // ptr (tiles + 1, rows) and index (nnz,) with 0 <= index < bound, both int32.
 inline Compressed compressed_of(const Tensor& ptr, const Tensor& index, int64_t bound,
                                 const char* op, const char* ptr_name, const char* index_name) {
-  check_tensor(ptr, ScalarType::Int, 2, op, ptr_name);
-  check_tensor(index, ScalarType::Int, 1, op, index_name);
+  check_index(ptr, 2, op, ptr_name);
+  check_index(index, 1, op, index_name);
   const int64_t rows = ptr.size(1), tiles = ptr.size(0) - 1, nnz = index.size(0);
   STD_TORCH_CHECK(tiles >= 1, op, ": ", ptr_name, " must have at least 2 rows");
   STD_TORCH_CHECK(

@@ -20,8 +20,8 @@ void split_rows(int64_t rows, int64_t cols, F&& f) {
 }
 
 void check_csr(const Tensor& crow, const Tensor& col, int64_t in_features, const char* op) {
-  check_tensor(crow, ScalarType::Int, 1, op, "crow");
-  check_tensor(col, ScalarType::Int, 1, op, "col");
+  check_index(crow, 1, op, "crow");
+  check_index(col, 1, op, "col");
   const int64_t rows = crow.size(0) - 1, nnz = col.size(0);
   STD_TORCH_CHECK(rows >= 0 && nnz <= kMax && in_features >= 0 && in_features < kMax, op,
                   ": sizes must fit in int32, and crow must have out_features + 1 elements");
@@ -48,7 +48,8 @@ std::tuple<Tensor, Tensor> pattern_from_mask(const Tensor& mask) {
   check_tensor(mask, ScalarType::Bool, 2, "pattern_from_mask", "mask");
   const int64_t rows = mask.size(0), cols = mask.size(1);
   STD_TORCH_CHECK(rows < kMax && cols < kMax, "pattern_from_mask: sizes must fit in int32");
-  const uint8_t* m = static_cast<const uint8_t*>(mask.data_ptr());
+  const Tensor dense = dense_of(mask);
+  const uint8_t* m = static_cast<const uint8_t*>(dense.data_ptr());
   const PatternKernels& k = pattern_kernels();
   Tensor crow = empty({rows + 1}, ScalarType::Int);
   int32_t* c = crow.mutable_data_ptr<int32_t>();
@@ -96,9 +97,10 @@ Tensor pattern_gather(const Tensor& weight, const Tensor& row_ptr, const Tensor&
   const int64_t cols = weight.size(1);
   const Compressed w = compressed_of(row_ptr, col, cols, op, "row_ptr", "col");
   check_size(weight.size(0), w.rows, op, "weight", "size 0");
+  const Tensor dense = dense_of(weight);
   Tensor values = empty({w.nnz}, weight.scalar_type());
   split_rows(w.rows, cols, [&](int64_t n0, int64_t n1) {
-    pattern_kernels().gather(dtype, weight.data_ptr(), cols, w.ptr, w.end(), w.index, n0, n1,
+    pattern_kernels().gather(dtype, dense.data_ptr(), cols, w.ptr, w.end(), w.index, n0, n1,
                              values.data_ptr());
   });
   return values;
@@ -113,10 +115,11 @@ Tensor pattern_scatter(const Tensor& values, const Tensor& row_ptr, const Tensor
   const Compressed w = compressed_of(row_ptr, col, in_features, op, "row_ptr", "col");
   STD_TORCH_CHECK(values.size(0) >= w.nnz, op, ": values must hold at least ", w.nnz,
                   " elements, got ", values.size(0));
+  const Tensor dense = dense_of(values);
   Tensor out = empty({w.rows, in_features}, values.scalar_type());
   split_rows(w.rows, in_features, [&](int64_t n0, int64_t n1) {
-    pattern_kernels().scatter(dtype, values.data_ptr(), in_features, w.ptr, w.end(), w.index, n0,
-                              n1, out.data_ptr());
+    pattern_kernels().scatter(dtype, dense.data_ptr(), in_features, w.ptr, w.end(), w.index, n0, n1,
+                              out.data_ptr());
   });
   return out;
 }

@@ -176,7 +176,10 @@ void gradients(const Gradients& a) {
     });
     return;
   }
-  if (!sums) return product(a.wt, a.values, a.g, out, nullptr, a.grad_input);
+  if (!sums) {
+    if (products) product(a.wt, a.values, a.g, out, nullptr, a.grad_input);
+    return;
+  }
   ValueGradient value_gradient(a.w, a.g, a.x, in, a.grad_values, a.grad_bias);
   if (products && slab_vectors(a.wt) == slab_vectors(a.w) && in > 0) {
     // Both products want the same slabs of g: packed once, 18 us of 330 at density .01.

@@ -39,11 +39,13 @@ Tensor sparse_linear_rows(const Tensor& input, const Tensor& values,
     check_tensor(*bias, input.scalar_type(), 1, op, "bias");
     check_size(bias->size(0), w.rows, op, "bias", "size 0");
   }
-  const Tensor x = rows_of(input);
+  const Tensor x = rows_of(input), dense = dense_of(values);
+  std::optional<Tensor> shift;
+  if (bias.has_value()) shift = dense_of(*bias);
   Tensor out = empty({input.size(0), w.rows}, input.scalar_type());
   Scratch room(is_half(dtype) ? w.nnz * sizeof(float) : 0);
-  const void* v = widened(values, dtype, w.nnz, room.take(0));
-  product(w, v, matrix_of(x, dtype), input.size(1), bias.has_value() ? bias->data_ptr() : nullptr,
+  const void* v = widened(dense, dtype, w.nnz, room.take(0));
+  product(w, v, matrix_of(x, dtype), input.size(1), shift.has_value() ? shift->data_ptr() : nullptr,
           matrix_of(out, dtype));
   return out;
 }
@@ -81,15 +83,15 @@ std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(const Tensor& grad, co
   Gradients a{.w = w, .wt = {nullptr, nullptr, input.size(1), 1, nnz}, .g = matrix_of(g, dtype)};
   if (need_input) {
     check_tensor(values, grad.scalar_type(), 1, op, "values");  // read here only
-    check_tensor(perm, ScalarType::Int, 1, op, "perm");
+    check_index(perm, 1, op, "perm");
     check_size(perm.size(0), nnz, op, "perm", "size 0");
     a.wt = compressed_of(col_ptr, row, w.rows, op, "col_ptr", "row");
     check_size(a.wt.rows, input.size(1), op, "col_ptr", "size 1");
     check_size(a.wt.nnz, nnz, op, "row", "size 0");
     void* in_csc_order = room.take(values_bytes);
-    STD_TORCH_CHECK(
-        arrays.permute(dtype, values.data_ptr(), perm.const_data_ptr<int32_t>(), nnz, in_csc_order),
-        op, ": perm must lie in [0, nnz)");
+    STD_TORCH_CHECK(arrays.permute(dtype, dense_of(values).data_ptr(),
+                                   perm.const_data_ptr<int32_t>(), nnz, in_csc_order),
+                    op, ": perm must lie in [0, nnz)");
     a.values = in_csc_order;
     a.grad_input = matrix_of(grad_input, dtype);
   }

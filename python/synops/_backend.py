@@ -27,6 +27,13 @@ except ImportError as error:
         "`pip install --no-build-isolation .` in the source tree"
     )
 
+_asked_for = os.environ.get("SYNOPS_CPU_CAPABILITY")
+if _C is not None and _asked_for and _asked_for != _C.cpu_capability():
+    raise ValueError(
+        "SYNOPS_CPU_CAPABILITY: must be AVX512, AVX2 or DEFAULT and available on this processor, "
+        f"got {_asked_for!r}"
+    )
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 

@@ -124,6 +124,8 @@ def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """What ``torch.autocast`` does to the arguments of ``F.linear``: cast them, but for float64."""
     if not torch._C._is_any_autocast_enabled():  # a tenth of the cost of the next question
         return tensors
+    if not all(t is None or isinstance(t, Tensor) for t in tensors):
+        return tensors  # for the checks to refuse
     kind = tensors[0].device.type  # type: ignore[union-attr]
     if not torch.is_autocast_enabled(kind):
         return tensors

@@ -49,7 +49,7 @@ def which(
     device = tensors[0].device if tensors else torch.device("cpu")
     run, reason = _backend.resolve(name, _backend.requested(backend), device)
     route = getattr(module, "route", None)
-    if route is not None and tensors:
+    if route is not None and len(args) > 2:
         dense, why = route(*args, backend=backend, **kwargs)
         if dense:
             return Which(name, "dense", why)

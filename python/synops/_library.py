@@ -38,7 +38,6 @@ _library = torch.library.Library("synops", "FRAGMENT")
 _functorch_active = torch._C._are_functorch_transforms_active
 _modes = torch._C._len_torch_dispatch_stack
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
-_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
 @functools.cache
@@ -73,6 +72,17 @@ for _stems in TABLE.values():
             _library.impl(_name, functools.partial(_on_cuda, _name), "CUDA")
 
 
+def traced(t: Tensor) -> bool:
+    """Whether the values of ``t`` cannot be looked at: compiled, exported, mapped or fake."""
+    return (
+        torch.compiler.is_compiling()
+        or _functorch_active()
+        or _modes() > 0
+        or type(t) not in (Tensor, Parameter)
+        or t.is_meta
+    )
+
+
 class Op:
     """One op of the table, ready to be called.
 
@@ -95,8 +105,18 @@ class Op:
     ):
         self.name = name
         self.overload = getattr(torch.ops.synops, name).default
+        self._reference = reference(name)
         self._differentiable = backward is not None
-        torch.library.register_fake(f"synops::{name}", fake, lib=_library)
+
+        def checked_fake(*args: Any) -> Any:
+            # Also what a real call with one meta tensor among CPU tensors runs.
+            devices = {a.device for a in args if isinstance(a, Tensor)}
+            if len(devices) > 1:
+                found = ", ".join(sorted(map(str, devices)))
+                raise RuntimeError(f"{name}: all tensors must be on one device, got {found}")
+            return fake(*args)
+
+        torch.library.register_fake(f"synops::{name}", checked_fake, lib=_library)
         torch.library.register_vmap(
             f"synops::{name}", vmap or functools.partial(_vmap_loop, self.overload), lib=_library
         )
@@ -119,7 +139,7 @@ class Op:
             return self._traced(args, backend)
         name = _backend._requested if backend is None else _backend.requested(backend)
         if name == "reference":
-            return reference(self.name)(*args)
+            return self._reference(*args)
         if forward_ad._current_level >= 0:
             self._refuse_forward_ad(args)
         if _functorch_active():
@@ -135,10 +155,8 @@ class Op:
             return self.overload(*args)  # so are tracing modes
         if requires_grad and self._differentiable and torch.is_grad_enabled():
             return self._function.apply(*args, name)
-        if name == "auto" and args[0].is_cpu:
-            return self.overload.redispatch(_CPU, *args)
         with _BelowAutograd():
-            return self._raw(args, name)
+            return self.overload(*args) if name == "auto" else self._raw(args, name)
 
     def _raw(self, args: Sequence[Any], name: str = "auto") -> Any:
         if name == "auto":
@@ -152,7 +170,7 @@ class Op:
         # and what can be written into the graph itself.
         name = _backend.requested(backend)
         if name == "reference":
-            return reference(self.name)(*args)
+            return self._reference(*args)
         device = next(a.device for a in args if isinstance(a, Tensor))
         if name == "triton" and device.type != "cuda":
             raise RuntimeError(f"{self.name}: a compiled graph runs Triton on CUDA tensors only")
@@ -204,12 +222,19 @@ def _methods(forward: Callable, backward: Callable) -> dict[str, Any]:
 
 def _vmap_loop(overload: Callable, info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
     """One call for each element of the mapped dimension, results stacked in front."""
-    calls = [
-        overload(
-            *(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims, strict=True))
-        )
-        for i in range(info.batch_size)
-    ]
-    if isinstance(calls[0], Tensor):
-        return torch.stack(calls), 0
-    return tuple(torch.stack(parts) for parts in zip(*calls, strict=True)), (0,) * len(calls[0])
+
+    def call(element: Callable[[Tensor, int], Tensor]) -> Any:
+        pairs = zip(args, in_dims, strict=True)
+        return overload(*(a if dim is None else element(a, dim) for a, dim in pairs))
+
+    def zeros(a: Tensor, dim: int) -> Tensor:
+        return a.new_zeros(a.shape[:dim] + a.shape[dim + 1 :])
+
+    if info.batch_size:
+        calls = [call(functools.partial(Tensor.select, index=i)) for i in range(info.batch_size)]
+    else:  # nothing to call with: zeros have the shapes
+        calls = [call(zeros)]
+    one = isinstance(calls[0], Tensor)
+    results = [(c,) for c in calls] if one else calls
+    stacked = tuple(torch.stack(parts)[: info.batch_size] for parts in zip(*results, strict=True))
+    return (stacked[0], 0) if one else (stacked, (0,) * len(stacked))

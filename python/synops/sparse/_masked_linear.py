@@ -18,13 +18,12 @@ from .._check import (
     dtype_name,
     fail,
 )
+from .._library import traced
 from ._pattern import Pattern
+from ._sparse_linear import DENSE_ABOVE
 from ._sparse_linear import _op as _sparse_linear
 
 _op = BilinearOp("masked_linear", lambda weight, mask: weight.shape[0]).forward
-
-# Forward and backward together break even with the dense product here (AVX-512, 128 x 1024 x 1024).
-DENSE_ABOVE = 0.6
 
 
 def masked_linear(
@@ -67,8 +66,8 @@ def masked_linear(
     Source: the masked layer of J. Frankle and M. Carbin, "The Lottery Ticket Hypothesis", ICLR
     2019, arXiv:1803.03635, and of every dynamic sparse training method since.
     """
-    _check_args(input, weight, mask, bias)
     input, weight, bias = autocast(input, weight, bias)  # type: ignore[assignment]
+    _check_args(input, weight, mask, bias)
     weight = weight.contiguous()
     dense, _ = route(input, weight, mask, bias, backend=backend)
     if isinstance(mask, Pattern):
@@ -96,7 +95,7 @@ def route(
         return False, "the dense product is considered on the CPU and by backend 'auto' only"
     if isinstance(mask, Pattern):
         density = mask.density
-    elif torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    elif traced(mask):
         return False, "the density of a bool mask is not known while tracing"
     else:
         density = int(mask.count_nonzero()) / max(1, mask.numel())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .._check import check_float, check_shape, check_tensor, dtype_name, fail
+from .._check import check_device, check_float, check_shape, check_tensor, dtype_name, fail
 from .._library import Op
 from .._reference.sparse.pattern import tiles_of
 
@@ -160,7 +161,7 @@ class Pattern:
         return cls._planned(
             op,
             crow.to(torch.int32).contiguous(),
-            col.to(torch.int32).contiguous(),
+            col.to(torch.int32, copy=True).contiguous(),  # the Pattern's own from here on
             (out_features, in_features),
             capacity,
         )
@@ -170,8 +171,10 @@ class Pattern:
         cls, op: str, crow: Tensor, col: Tensor, shape: tuple[int, int], capacity: int | None
     ) -> Pattern:
         nnz = col.shape[0]
-        if capacity is not None and capacity < nnz:
-            fail(ValueError, op, "capacity", f"be at least nnz = {nnz}", capacity)
+        if capacity is not None:
+            capacity = _integer(op, "capacity", capacity)
+            if capacity < nnz:
+                fail(ValueError, op, "capacity", f"be at least nnz = {nnz}", capacity)
         row_ptr, col_ptr, row, perm = _plan(crow, col, shape[1])
         return cls(shape, nnz if capacity is None else capacity, row_ptr, col, col_ptr, row, perm)
 
@@ -213,6 +216,7 @@ class Pattern:
         """
         check_float("Pattern.gather", "weight", weight)
         check_shape("Pattern.gather", "weight", weight, "(out, in)", self.shape)
+        check_device("Pattern.gather", "weight", weight, self.col, "the Pattern")
         return _gather(weight.contiguous(), self.row_ptr, self.col, backend=backend)
 
     def scatter(self, values: Tensor, *, backend: str | None = None) -> Tensor:
@@ -221,6 +225,7 @@ class Pattern:
         if values.dim() != 1 or values.shape[0] not in (self.nnz, self.capacity):
             rule = f"have shape (nnz,) = ({self.nnz},)"
             fail(ValueError, "Pattern.scatter", "values", rule, tuple(values.shape))
+        check_device("Pattern.scatter", "values", values, self.col, "the Pattern")
         index = (self.row_ptr, self.col, self.shape[1])
         return _scatter(values.contiguous(), *index, backend=backend)
 
@@ -235,11 +240,17 @@ class Pattern:
         return f"Pattern(shape={self.shape}, nnz={self.nnz}, density={self.density:.4g}{where})"
 
 
-def _checked_shape(op: str, shape: Any) -> tuple[int, int]:
+def _integer(op: str, argument: str, value: Any) -> int:
     try:
-        rows, cols = (int(n) for n in shape)
-    except (TypeError, ValueError):
-        fail(TypeError, op, "shape", "be a pair of integers (out, in)", shape)
+        return operator.index(value)
+    except TypeError:
+        fail(TypeError, op, argument, "be an integer", type(value).__name__)
+
+
+def _checked_shape(op: str, shape: Any) -> tuple[int, int]:
+    if isinstance(shape, str) or not hasattr(shape, "__len__") or len(shape) != 2:
+        fail(TypeError, op, "shape", "be a pair of integers (out, in)", repr(shape))
+    rows, cols = (_integer(op, "shape", n) for n in shape)
     if not (0 <= rows < _INT32_MAX and 0 <= cols < _INT32_MAX):
         fail(ValueError, op, "shape", "have sides in [0, 2^31 - 1)", (rows, cols))
     return rows, cols
@@ -275,12 +286,23 @@ def _check_csr(op: str, crow: Tensor, col: Tensor, in_features: int) -> None:
         )
 
 
+# Not in the order of the fields: torch.export writes guards by replacing argument names as text,
+# and with col before col_ptr the second is mangled.
+_LEAVES = ("row_ptr", "col_ptr", "col", "row", "perm")
+
+
 def _flatten(p: Pattern) -> tuple[list[Any], tuple[tuple[int, int], int]]:
-    return list(p.tensors), (p.shape, p.capacity)
+    return [getattr(p, name) for name in _LEAVES], (p.shape, p.capacity)
 
 
-def _unflatten(tensors: Any, context: tuple[tuple[int, int], int]) -> Pattern:
-    return Pattern(*context, *tensors)
+def _flatten_with_keys(p: Pattern) -> tuple[list[Any], tuple[tuple[int, int], int]]:
+    leaves, context = _flatten(p)
+    keys = [pytree.GetAttrKey(name) for name in _LEAVES]
+    return list(zip(keys, leaves, strict=True)), context
+
+
+def _unflatten(leaves: Any, context: tuple[tuple[int, int], int]) -> Pattern:
+    return Pattern(*context, **dict(zip(_LEAVES, leaves, strict=True)))
 
 
 pytree.register_pytree_node(
@@ -290,11 +312,5 @@ pytree.register_pytree_node(
     serialized_type_name="synops.sparse.Pattern",
     to_dumpable_context=lambda context: [list(context[0]), context[1]],
     from_dumpable_context=lambda context: (tuple(context[0]), context[1]),
-    flatten_with_keys_fn=lambda p: (
-        [
-            (pytree.GetAttrKey(name), getattr(p, name))
-            for name in ("row_ptr", "col", "col_ptr", "row", "perm")
-        ],
-        (p.shape, p.capacity),
-    ),
+    flatten_with_keys_fn=_flatten_with_keys,
 )

@@ -1,0 +1,1 @@
+"""What every benchmark shares: sizes, implementations on their inputs, measurement."""

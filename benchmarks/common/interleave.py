@@ -1,0 +1,93 @@
+"""Times of functions taken in turns in one process, the only kind whose ratio means something.
+
+On a shared machine the clock of one run says little about the next, but what disturbs one function
+disturbs its neighbours in the same second. So: one sample of each, in turns, many rounds, and the
+median of the ratio inside each round. A sample repeats its function until it lasts some
+milliseconds, so each runs with its own data in the caches, as in a loop, not with the other's.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+
+Function = Callable[[], object]
+Timer = Callable[[], float]
+
+MIN_SAMPLE = 5e-3  # seconds
+
+
+def timer_for(threads: int, device: str = "cpu") -> Timer:
+    """The clock to use: CPU time of this thread when it works alone, else wall time.
+
+    CPU time leaves out what other processes took. With more threads it would add theirs up.
+    """
+    if torch.device(device).type == "cuda":
+
+        def synchronized() -> float:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+
+        return synchronized
+    return time.thread_time if threads == 1 else time.perf_counter
+
+
+def sample(function: Function, repeats: int, timer: Timer) -> float:
+    """Seconds a call, over ``repeats`` calls."""
+    start = timer()
+    for _ in range(repeats):
+        function()
+    return (timer() - start) / repeats
+
+
+def repeats_for(function: Function, timer: Timer, min_sample: float = MIN_SAMPLE) -> int:
+    """How many calls last at least ``min_sample`` seconds."""
+    repeats = 1
+    while (took := repeats * sample(function, repeats, timer)) < min_sample:
+        repeats = max(repeats + 1, int(repeats * min(10.0, 1.2 * min_sample / max(took, 1e-9))))
+    return repeats
+
+
+def interleave(
+    functions: Sequence[Function],
+    timer: Timer,
+    *,
+    seconds: float = 1.0,
+    min_rounds: int = 5,
+    min_sample: float = MIN_SAMPLE,
+) -> list[list[float]]:
+    """Seconds a call of every function, one entry a round.
+
+    Args:
+        functions: called without arguments; each is called before anything is timed.
+        timer: see :func:`timer_for`.
+        seconds: rounds go on for this long (wall time).
+        min_rounds: but there are at least so many.
+        min_sample: seconds that a sample must last.
+    """
+    for function in functions:
+        function()
+    repeats = [repeats_for(function, timer, min_sample) for function in functions]
+    times: list[list[float]] = [[] for _ in functions]
+    order = list(range(len(functions)))
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        deadline = time.perf_counter() + seconds
+        while len(times[0]) < min_rounds or time.perf_counter() < deadline:
+            for i in order:
+                times[i].append(sample(functions[i], repeats[i], timer))
+            order.reverse()  # none is always the one that comes after the same other
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    """Median over the rounds of the first time over the second."""
+    return median(a / b for a, b in zip(first, second, strict=True))

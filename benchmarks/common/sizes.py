@@ -1,0 +1,50 @@
+"""Sizes and where they come from. Append only: results of older commits are stored by name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LinearSize(NamedTuple):
+    """A linear layer with a sparse weight."""
+
+    batch: int
+    in_features: int
+    out_features: int
+    density: float
+    source: str
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of the dense product."""
+        return self.batch * self.in_features * self.out_features
+
+
+_MLP = (
+    "1024-unit layer of the MNIST networks of N. Srivastava et al., Dropout, JMLR 2014, at the "
+    "densities of dynamic sparse training (U. Evci et al., RigL, ICML 2020)"
+)
+_LENET = (
+    "first layer and batch of LeNet-300-100 in J. Frankle and M. Carbin, The Lottery Ticket "
+    "Hypothesis, ICLR 2019"
+)
+_FFN = "feed-forward layer of BERT-base and GPT-2 small, 512 tokens"
+_ATTENTION = "attention projection of Llama 7B, 8 tokens: a weight of 64 MB when dense"
+_OVERHEAD = "next to no arithmetic: the cost of a call"
+
+LINEAR: dict[str, LinearSize] = {
+    "128x1024x1024 d=.1": LinearSize(128, 1024, 1024, 0.1, _MLP),
+    "128x1024x1024 d=.2": LinearSize(128, 1024, 1024, 0.2, _MLP),
+    "128x1024x1024 d=.05": LinearSize(128, 1024, 1024, 0.05, _MLP),
+    "128x1024x1024 d=.01": LinearSize(128, 1024, 1024, 0.01, _MLP),
+    "60x784x300 d=.1": LinearSize(60, 784, 300, 0.1, _LENET),
+    "512x768x3072 d=.1": LinearSize(512, 768, 3072, 0.1, _FFN),
+    "1x8x8 d=.5": LinearSize(1, 8, 8, 0.5, _OVERHEAD),
+}
+# For the classes on 2 threads: where there is enough work to share.
+LINEAR_THREADED: dict[str, LinearSize] = {
+    name: LINEAR[name] for name in ("128x1024x1024 d=.1", "512x768x3072 d=.1")
+}
+LINEAR_MEMORY: dict[str, LinearSize] = {
+    "8x4096x4096 d=.01": LinearSize(8, 4096, 4096, 0.01, _ATTENTION),
+}

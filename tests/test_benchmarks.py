@@ -1,0 +1,389 @@
+"""The benchmarks run, their names stay, and what they measure with measures right."""
+
+import importlib.util
+import json
+import platform
+import re
+import subprocess
+import sys
+from argparse import ArgumentParser
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from synops import _bench, _restart
+from synops.benchmarks import publish
+from synops.benchmarks.common import interleave, memory, registry
+from synops.benchmarks.common import suite as suites
+from synops.benchmarks.common.call import largest_error
+from synops.benchmarks.common.compare import Row, compare
+from synops.benchmarks.common.public import public
+from synops.benchmarks.common.report import format_speedup, format_time
+
+ROOT = Path(__file__).parents[1]
+GLIBC = platform.libc_ver()[0] == "glibc"
+SUITES = [suite for family in registry.families() for suite in registry.suites(family)]
+
+_LINEAR = (
+    "128x1024x1024 d=.1",
+    "128x1024x1024 d=.2",
+    "128x1024x1024 d=.05",
+    "128x1024x1024 d=.01",
+    "60x784x300 d=.1",
+    "512x768x3072 d=.1",
+    "1x8x8 d=.5",
+)
+_LINEAR_THREADED = ("128x1024x1024 d=.1", "512x768x3072 d=.1")
+_LINEAR_MEMORY = ("8x4096x4096 d=.01",)
+_PATTERN = ("128x1024x1024 d=.1", "128x1024x1024 d=.01", "60x784x300 d=.1", "1x8x8 d=.5")
+_MASKED = ("synops", "torch", "compile", "premultiplied", "synops_bool")
+_SPARSE = ("synops", "torch", "compile", "csr", "sparseprop")
+# asv stores results by class, method, implementation and case. Lines are added, never changed.
+NAMES = {
+    "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
+    "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
+    "sparse.masked_linear.MaskedLinearMemory": (("synops", "torch"), _LINEAR_MEMORY),
+    "sparse.pattern.PatternFromMask": (("synops", "torch"), _PATTERN),
+    "sparse.pattern.PatternGather": (("synops", "torch"), _PATTERN),
+    "sparse.pattern.PatternScatter": (("synops", "torch"), _PATTERN),
+    "sparse.sparse_linear.SparseLinear": (_SPARSE, _LINEAR),
+    "sparse.sparse_linear.SparseLinear2Threads": (_SPARSE, _LINEAR_THREADED),
+    "sparse.sparse_linear.SparseLinearMemory": (("synops", "torch", "csr"), _LINEAR_MEMORY),
+}
+METHODS = {
+    suites.ForwardSuite: ["time_forward", "track_ratio_forward"],
+    suites.TrainingSuite: [
+        "time_forward",
+        "time_forward_backward",
+        "track_ratio_forward",
+        "track_ratio_forward_backward",
+    ],
+    suites.MemorySuite: [
+        "peakmem_forward_backward",
+        "track_allocated_forward",
+        "track_allocated_forward_backward",
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Benchmarks set the number of threads; the tests after them have theirs."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def name_of(suite):
+    return f"{suite.__module__.partition('benchmarks.')[2]}.{suite.__qualname__}"
+
+
+def methods_of(suite):
+    return sorted(name for name in dir(suite) if re.match("time_|track_|peakmem_", name))
+
+
+def python(*arguments, **environment):
+    """A fresh interpreter; its standard output."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**_restart.default_environment(), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestNames:
+    def test_classes(self):
+        hint = "add a new class to NAMES; a class that is gone takes its results with it"
+        assert sorted(map(name_of, SUITES)) == sorted(NAMES), hint
+
+    @pytest.mark.parametrize("suite", SUITES, ids=name_of)
+    def test_parameters_are_appended_only(self, suite):
+        assert suite.params == [list(names) for names in NAMES[name_of(suite)]]
+
+    @pytest.mark.parametrize("suite", SUITES, ids=name_of)
+    def test_methods(self, suite):
+        base = next(kind for kind in suite.__mro__ if kind in METHODS)
+        assert methods_of(suite) == METHODS[base]
+
+    @pytest.mark.parametrize("suite", SUITES, ids=name_of)
+    def test_tracked_values_have_a_unit(self, suite):
+        tracked = [m for m in methods_of(suite) if m.startswith("track_")]
+        assert tracked
+        assert all(getattr(suite, m).unit for m in tracked)
+
+
+CHOICES = [
+    pytest.param(suite, impl, id=f"{suite.__name__}-{impl}")
+    for suite in SUITES
+    for impl in suite.impls
+    if impl != suites.COMPILE  # test_compiled: seconds each
+]
+COMPILED = [s for s in registry.pairs("sparse") if suites.COMPILE in s.impls]
+
+
+class TestRunning:
+    """Every class and implementation once, on the smallest case."""
+
+    @pytest.mark.parametrize(("suite", "impl"), CHOICES)
+    def test_as_asv_does(self, suite, impl, monkeypatch):
+        fast = partial(interleave.interleave, seconds=0.0, min_rounds=1, min_sample=1e-5)
+        monkeypatch.setattr(suites, "interleave", fast)
+        bench, case = suite(), suite.smallest()
+        if issubclass(suite, suites.MemorySuite) and not GLIBC:
+            pytest.skip("resident memory is read on Linux")
+        for method in methods_of(suite):
+            try:
+                bench.setup(impl, case)
+            except NotImplementedError as missing:
+                pytest.skip(str(missing))
+            value = getattr(bench, method)(impl, case)
+            if method.startswith("track_ratio"):
+                assert value > 0
+        assert torch.get_num_threads() == suite.threads
+
+    def test_more_threads_are_timed_by_the_wall_clock(self):
+        timed = [suite for suite in SUITES if issubclass(suite, suites.ForwardSuite)]
+        clocks = {(suite.threads, suite().timer.__name__) for suite in timed}
+        assert clocks == {(1, "thread_time"), (2, "perf_counter")}
+
+    @pytest.mark.parametrize("suite", SUITES, ids=name_of)
+    def test_setup_works_once(self, suite):
+        # asv repeats it before every timed call
+        if not issubclass(suite, suites.ForwardSuite):
+            pytest.skip("nothing is timed")
+        bench = suite()
+        bench.setup("synops", suite.smallest())
+        first = bench.call
+        bench.setup("synops", suite.smallest())
+        assert bench.call is first
+        assert bench.number >= 1
+
+    @pytest.mark.parametrize("kind", list(registry.pairs("sparse")), ids=name_of)
+    def test_implementations_agree(self, kind):
+        for mode in kind.modes:
+            row = compare(kind, kind.smallest(), mode, seconds=0.0, min_sample=1e-5)
+            assert row.errors.keys() == row.times.keys() == {*row.ratios, "synops"}
+            assert max(row.errors.values()) < 1e-6, row
+            assert row.baseline in row.times
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("suite", COMPILED, ids=name_of)
+    def test_compiled(self, suite):
+        size = suite.cases["128x1024x1024 d=.1"]
+        call, exact = (
+            suite().build(impl, size, dtype)
+            for impl, dtype in ((suites.COMPILE, torch.float32), ("torch", torch.float64))
+        )
+        for mode in suite.modes:
+            assert largest_error(call.results(mode), exact.results(mode)) < 1e-5
+
+    def test_what_a_version_lacks_is_not_applicable(self):
+        assert public("sparse.Pattern").__name__ == "Pattern"
+        with pytest.raises(NotImplementedError, match=r"no sparse\.nothing"):
+            public("sparse.nothing")
+
+    def test_modules_import_as_in_asv(self):
+        # as top-level `benchmarks`, without what the environments of asv do not have
+        code = """
+import importlib, pkgutil, sys
+sys.modules["rich"] = None
+import benchmarks
+for found in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."):
+    importlib.import_module(found.name)
+assert "benchmarks.sparse.sparse_linear" in sys.modules
+assert "synops.benchmarks" not in sys.modules
+"""
+        python("-c", code, PYTHONPATH=str(ROOT))
+
+
+class Clock:
+    """A timer that moves only when something is called; ``slowdown`` is what other processes do."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.calls = []
+
+    def __call__(self):
+        return self.now
+
+    def function(self, name, cost):
+        def run():
+            self.calls.append(name)
+            self.now += cost * (1 + len(self.calls) // 100)
+
+        return run
+
+
+class TestInterleave:
+    def test_ratio_of_known_costs(self):
+        def work(n):
+            return lambda: sum(range(n))
+
+        times = interleave.interleave(
+            [work(10_000), work(40_000)], interleave.timer_for(1), seconds=0.5
+        )
+        assert interleave.ratio(*times) == pytest.approx(1 / 4, rel=0.15)
+
+    def test_a_machine_that_gets_slower_does_not_move_the_ratio(self):
+        clock = Clock()
+        functions = [clock.function("a", 1e-3), clock.function("b", 2e-3)]
+        first, second = interleave.interleave(functions, clock, seconds=0.0, min_rounds=40)
+        assert first[-1] > 2 * first[0]
+        assert interleave.ratio(first, second) == pytest.approx(1 / 2, rel=0.05)
+
+    def test_samples_alternate_and_last(self):
+        clock = Clock()
+        functions = [clock.function("a", 1e-3), clock.function("b", 1.0)]
+        interleave.interleave(functions, clock, seconds=0.0, min_rounds=3, min_sample=5e-3)
+        turns = re.sub(r"(.)\1+", r"\1", "".join(clock.calls[-18:]))
+        assert turns in ("abab", "baba", "ababa", "babab", "ab", "aba", "bab")
+        assert clock.calls.count("a") >= 15
+
+    def test_repeats_last_as_long_as_asked(self):
+        clock = Clock()
+        repeats = interleave.repeats_for(clock.function("a", 1e-3), clock, 5e-3)
+        assert 5 <= repeats <= 12
+        assert interleave.repeats_for(clock.function("a", 1.0), clock, 5e-3) == 1
+
+    def test_clocks(self):
+        assert interleave.timer_for(1).__name__ == "thread_time"
+        assert interleave.timer_for(2).__name__ == "perf_counter"
+
+
+@pytest.mark.skipif(not GLIBC, reason="resident memory is read on Linux")
+class TestMemory:
+    def test_peak_growth_sees_what_is_freed_again(self):
+        def allocate():
+            torch.ones(32 * 2**20 // 4).sum()
+
+        for _ in range(2):  # memory that the first call left behind does not hide the second
+            assert memory.peak_growth(allocate) == pytest.approx(32 * 2**20, rel=0.1)
+        assert memory.peak_growth(lambda: None) < 2**20
+
+    @pytest.mark.parametrize(
+        ("op", "impl", "method", "least", "most"),
+        [
+            # the dense weight is 67 MB; kept entries, indices and scratch memory are a few
+            ("SparseLinearMemory", "synops", "track_allocated_forward", 0, 8),
+            ("SparseLinearMemory", "synops", "track_allocated_forward_backward", 0, 8),
+            ("SparseLinearMemory", "torch", "track_allocated_forward_backward", 64, 100),
+            ("MaskedLinearMemory", "synops", "track_allocated_forward", 0, 8),
+            ("MaskedLinearMemory", "torch", "track_allocated_forward", 64, 100),
+        ],
+    )
+    def test_nothing_of_size_out_by_in(self, op, impl, method, least, most):
+        (suite,) = (s for s in SUITES if s.__name__ == op)
+        bench = suite()
+        bench.setup(impl, suite.smallest())
+        assert least <= getattr(bench, method)(impl, suite.smallest()) <= most
+
+
+def test_largest_error_is_relative_to_the_scale_of_each_tensor():
+    exact = (torch.tensor([0.0, 100.0]).double(), torch.tensor([0.5]).double())
+    got = (torch.tensor([1.0, 100.0]), torch.tensor([0.5]))
+    assert largest_error(got, exact) == pytest.approx(0.01)
+    assert largest_error((torch.empty(0),), (torch.empty(0).double(),)) == 0.0
+    assert largest_error((torch.ones(1),), (torch.zeros(1).double(),)) == 1.0
+
+
+def test_formats():
+    assert [format_time(t) for t in (2.0, 3.14159e-3, 2.5e-6)] == ["2 s", "3.14 ms", "2.5 us"]
+    assert format_speedup(0.25) == "4x"
+
+
+class TestAllocator:
+    def test_asv_has_the_variables_of_the_commands(self):
+        text = (ROOT / "asv.conf.json").read_text()
+        config = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.M))
+        assert config["matrix"]["env_nobuild"] == {k: [v] for k, v in _restart.WARM.items()}
+
+    @pytest.mark.skipif(not GLIBC, reason="the variables are glibc's")
+    def test_restarts_once_with_its_arguments(self):
+        code = """
+import sys
+from synops._restart import allocator, with_warm_allocator
+print(allocator(), sys.argv[1:])
+with_warm_allocator()
+print("ran on")
+"""
+        argv = "['a b', '--c']"
+        printed = python("-c", code, "a b", "--c").splitlines()
+        assert printed == [f"default {argv}", f"warm {argv}", "ran on"]
+
+
+class TestCommand:
+    def run(self, *arguments):
+        parser = ArgumentParser()
+        _bench.add_parser(parser.add_subparsers())
+        args = parser.parse_args(["bench", *arguments])
+        return args.run(args)
+
+    def test_quick_json(self, tmp_path):
+        file = tmp_path / "new" / "bench.json"
+        table = python("-m", "synops", "bench", "sparse", "--quick", "--json", str(file))
+        document = json.loads(file.read_text())
+        rows = [Row(**row) for row in document["rows"]]
+        assert {row.op for row in rows} == {kind.op for kind in registry.pairs("sparse")}
+        assert all(row.op in table for row in rows)
+        assert document["torch"] == torch.__version__
+        assert document["allocator"] == ("warm" if GLIBC else "default")
+        assert f"allocator: {document['allocator']}" in table
+        assert {"date", "processor", "instruction set", "synops"} <= document.keys()
+
+    def test_both_allocators(self, tmp_path, monkeypatch):
+        kind = next(registry.pairs("sparse"))
+        row = compare(kind, kind.smallest(), "forward", seconds=0.0, min_sample=1e-5)
+        file = tmp_path / "bench.json"
+        monkeypatch.setattr(_bench, "with_warm_allocator", lambda: None)
+        monkeypatch.setattr(_bench, "allocator", lambda: "warm")
+        monkeypatch.setattr(_bench, "_measure", lambda todo, args: [row])
+        monkeypatch.setattr(_bench, "_default_rows", lambda args: [row.__dict__])
+        assert self.run("--json", str(file)) == 0
+        document = json.loads(file.read_text())
+        assert document["rows"] == document["default_allocator_rows"]
+
+    def test_unknown_family(self, capsys):
+        assert self.run("sparce") == 2
+        assert "family must be one of" in capsys.readouterr().err
+
+    def test_no_threads(self, capsys):
+        assert self.run("--threads", "0") == 2
+        assert "at least 1" in capsys.readouterr().err
+
+    def test_without_rich(self, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "rich", None)
+        assert self.run() == 1
+        assert "pip install synops[cli]" in capsys.readouterr().err
+
+
+class TestPages:
+    PAGE = """
+<link rel="stylesheet" href="https://cdn.example/dist/css/bootstrap.min.css" integrity="sha256-x">
+<script src="https://cdn.example/jquery-3.3.1.min.js" crossorigin="anon" onerror="f()"></script>
+<script src="graphdisplay.js"></script>
+<a href="https://example.org/">a link to follow</a>
+"""
+
+    def test_scripts_come_from_beside_the_page(self):
+        page = publish.localize(self.PAGE)
+        assert len(publish.remote(self.PAGE)) == 2
+        assert publish.remote(page) == []
+        assert 'href="vendor/bootstrap@3.1.1/dist/css/bootstrap.min.css">' in page
+        assert 'src="vendor/jquery@3.3.1/dist/jquery.min.js" onerror="f()">' in page
+        assert '<script src="graphdisplay.js">' in page
+        assert "https://example.org/" in page
+
+    def test_a_script_that_is_not_known(self):
+        with pytest.raises(KeyError, match=r"new\.js"):
+            publish.localize('<script src="https://cdn.example/new.js">')
+
+    def test_the_page_of_asv(self):
+        if importlib.util.find_spec("asv") is None:
+            pytest.skip("asv is not installed")
+        folder = Path(importlib.util.find_spec("asv").origin).parent / "www"
+        assert publish.remote(publish.localize((folder / "index.html").read_text())) == []

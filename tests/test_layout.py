@@ -1,0 +1,139 @@
+"""Every op of python/synops/_schema.py has all its layers, and no layer has more."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from synops._schema import TABLE, address
+
+ROOT = Path(__file__).parents[1]
+STEMS = [(family, stem) for family in TABLE for stem in TABLE[family]]
+OPS = [(family, stem) for family, stem in STEMS if TABLE[family][stem].kind == "op"]
+SCHEMAS = [
+    (family, stem, schema) for family, stem in STEMS for schema in TABLE[family][stem].schemas
+]
+PUBLIC = "python/synops/{family}/_{stem}.py"
+TEST = "tests/{family}/test_{stem}.py"
+LAYERS = [
+    PUBLIC,
+    "python/synops/_reference/{family}/{stem}.py",
+    "csrc/{family}/{stem}.cpp",
+    "kernels/{family}/{stem}.py",
+    TEST,
+    "benchmarks/{family}/{stem}.py",
+]
+
+# Files beside the ops of a family, each with what it is.
+HELPERS = {
+    "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
+    "tests/sparse/sparse_samples.py",  # inputs, answers and shapes
+    "tests/sparse/sparse_layers.py",  # the public forms behind one face
+    "tests/sparse/test_linear_layers.py",  # what those forms do alike
+    "tests/sparse/raw_ops.py",  # arguments of the raw ops, and the fuzz
+    "tests/sparse/test_raw_ops.py",
+    "tests/sparse/test_triton.py",  # the Triton kernels, in the interpreter
+    "tests/sparse/test_transforms.py",  # compile, export, opcheck
+}
+
+
+def name_of(schema):
+    return schema.split("(")[0]
+
+
+def ids(cases):
+    return ["-".join(case) for case in cases]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("family", "stem"), OPS, ids=ids(OPS))
+def test_op_has_layer(family, stem, layer):
+    assert (ROOT / layer.format(family=family, stem=stem)).is_file()
+
+
+@pytest.mark.parametrize("layer", [PUBLIC, TEST])
+@pytest.mark.parametrize(("family", "stem"), STEMS, ids=ids(STEMS))
+def test_stem_is_public_and_tested(family, stem, layer):
+    assert (ROOT / layer.format(family=family, stem=stem)).is_file()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("family", TABLE)
+def test_no_orphans(family, layer):
+    """A file that belongs to no stem is left over, misspelt, or a helper to be listed."""
+    path = ROOT / layer.format(family=family, stem="*")
+    known = {layer.format(family=family, stem=stem) for stem in TABLE[family]} | HELPERS
+    found = {p.relative_to(ROOT).as_posix() for p in path.parent.glob(path.name)}
+    package = {p for p in found if p.endswith("/__init__.py")}
+    assert found - known - package == set()
+
+
+def test_helpers_exist():
+    assert {path for path in HELPERS if not (ROOT / path).is_file()} == set()
+
+
+def test_kinds():
+    assert {TABLE[family][stem].kind for family, stem in STEMS} <= {"op", "composite"}
+    for family, stem in STEMS:
+        assert bool(TABLE[family][stem].schemas) == (TABLE[family][stem].kind == "op")
+
+
+def test_names_are_unique():
+    """torch.ops.synops is flat."""
+    names = [name_of(schema) for _, _, schema in SCHEMAS]
+    assert len(names) == len(set(names))
+    assert all(address(name_of(schema)) == (family, stem) for family, stem, schema in SCHEMAS)
+    with pytest.raises(KeyError, match="no op called"):
+        address("sparse_lienar")
+
+
+@pytest.mark.parametrize(
+    ("family", "stem", "schema"), SCHEMAS, ids=[name_of(s) for *_, s in SCHEMAS]
+)
+class TestSchema:
+    def test_has_no_defaults(self, family, stem, schema):
+        """torch.compile drops default arguments before autograd sees them."""
+        parsed = torch._C.parse_schema(f"synops::{schema}")
+        assert [a.name for a in parsed.arguments if a.has_default_value()] == []
+
+    def test_is_what_is_registered(self, family, stem, schema):
+        registered = getattr(torch.ops.synops, name_of(schema)).default._schema
+        assert str(registered) == str(torch._C.parse_schema(f"synops::{schema}"))
+
+    def test_has_a_reference_in_its_file(self, family, stem, schema):
+        module = importlib.import_module(f"synops._reference.{family}.{stem}")
+        assert callable(getattr(module, name_of(schema)))
+
+    def test_is_implemented_in_cpp(self, family, stem, schema):
+        """Registered for the CPU by its own file, not by the reference that stands in elsewhere."""
+        name = name_of(schema)
+        table = torch._C._dispatch_dump(f"synops::{name}")
+        assert re.search(r"^CPU: ", table, re.M), table
+        source = (ROOT / f"csrc/{family}/{stem}.cpp").read_text()
+        assert f'm.impl("{name}"' in source
+
+    def test_has_a_fake(self, family, stem, schema):
+        name = f"synops::{name_of(schema)}"
+        assert torch._library.simple_registry.singleton.find(name).fake_impl.kernel is not None
+
+    def test_has_a_vmap_rule(self, family, stem, schema):
+        name = f"synops::{name_of(schema)}"
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "FuncTorchBatched")
+
+    def test_name_follows_the_stem(self, family, stem, schema):
+        """git ls-files and grep for the stem find everything."""
+        assert name_of(schema).startswith(stem)
+
+
+@pytest.mark.parametrize(("family", "stem"), STEMS, ids=ids(STEMS))
+def test_public_name_is_exported(family, stem):
+    exported = importlib.import_module(f"synops.{family}").__all__
+    assert stem in {name.lower() for name in exported}
+
+
+def test_kernels_are_in_the_package_by_a_relative_link():
+    link = ROOT / "python/synops/kernels"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../../kernels")
