@@ -30,19 +30,17 @@ def python(code, **environment):
 @pytest.fixture
 def ran(monkeypatch):
     """The names of the references that were called."""
-    from synops._reference.sparse import sparse_linear as module
+    from synops.sparse._sparse_linear import _op
 
     names = []
-    inner = module.sparse_linear
+    inner = _op._reference
 
     def spy(*args):
         names.append("sparse_linear")
         return inner(*args)
 
-    synops._library.reference.cache_clear()
-    monkeypatch.setattr(module, "sparse_linear", spy)
-    yield names
-    synops._library.reference.cache_clear()
+    monkeypatch.setattr(_op, "_reference", spy)
+    return names
 
 
 class TestChoice:

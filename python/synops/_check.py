@@ -7,6 +7,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+# These run on every call: names looked up once, sizes without building a torch.Size.
+_STRIDED = torch.strided
+FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+
 
 def fail(error: type[Exception], op: str, argument: str, rule: str, got: Any) -> NoReturn:
     """Raises ``error`` with the message of the library."""
@@ -22,11 +26,8 @@ def check_tensor(op: str, argument: str, value: Any) -> None:
     """A torch.Tensor with strides (not sparse, not quantised)."""
     if not isinstance(value, Tensor):
         fail(TypeError, op, argument, "be a torch.Tensor", type(value).__name__)
-    if value.layout is not torch.strided:
+    if value.layout is not _STRIDED:
         fail(TypeError, op, argument, "be a strided tensor", str(value.layout))
-
-
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_float(op: str, argument: str, value: Any) -> None:
@@ -45,10 +46,11 @@ def check_float(op: str, argument: str, value: Any) -> None:
 def check_like(op: str, argument: str, value: Any, like: Tensor, name: str = "input") -> None:
     """A tensor with the dtype and on the device of ``like``."""
     check_tensor(op, argument, value)
-    if value.dtype != like.dtype:
+    if value.dtype is not like.dtype:
         rule = f"have the dtype of {name} ({dtype_name(like.dtype)})"
         fail(TypeError, op, argument, rule, dtype_name(value.dtype))
-    check_device(op, argument, value, like, name)
+    if value.device != like.device:
+        check_device(op, argument, value, like, name)
 
 
 def check_device(op: str, argument: str, value: Tensor, like: Tensor, name: str = "input") -> None:
@@ -67,7 +69,7 @@ def check_shape(op: str, argument: str, value: Tensor, names: str, shape: tuple[
 def check_linear(op: str, input: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> None:
     """input (..., in) and bias (out,) of a linear layer with a weight of shape (out, in)."""
     out_features, in_features = shape
-    if input.dim() == 0 or input.shape[-1] != in_features:
+    if input.dim() == 0 or input.size(-1) != in_features:
         fail(
             ValueError,
             op,
@@ -77,4 +79,5 @@ def check_linear(op: str, input: Tensor, bias: Tensor | None, shape: tuple[int, 
         )
     if bias is not None:
         check_like(op, "bias", bias, input)
-        check_shape(op, "bias", bias, "(out,)", (out_features,))
+        if bias.dim() != 1 or bias.size(0) != out_features:
+            check_shape(op, "bias", bias, "(out,)", (out_features,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import platform
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -49,12 +50,20 @@ def which(
     device = tensors[0].device if tensors else torch.device("cpu")
     run, reason = _backend.resolve(name, _backend.requested(backend), device)
     route = getattr(module, "route", None)
-    if route is not None and len(args) > 2:
+    if route is not None and _complete(route, args, kwargs):
         dense, why = route(*args, backend=backend, **kwargs)
         if dense:
             return Which(name, "dense", why)
         reason = f"{reason}; {why}"
     return Which(name, run, reason)
+
+
+def _complete(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def set_cpu_capability(name: str) -> None:

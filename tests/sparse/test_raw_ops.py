@@ -13,47 +13,58 @@ from synops._schema import TABLE
 OPS = [s.split("(")[0] for stem in TABLE["sparse"].values() for s in stem.schemas]
 
 # What an op takes although it is not what the public function passes, each with its reason.
-FINE = {
-    ("sparse_linear", "input", "strides"),  # copied
-    ("sparse_linear_backward", "grad", "strides"),
-    ("sparse_linear_backward", "input", "strides"),
-    ("masked_linear", "input", "strides"),
-    ("masked_linear_backward", "grad", "strides"),
-    ("masked_linear_backward", "input", "strides"),
-    ("sparse_linear", "input", "longer"),  # more batch rows
-    ("sparse_linear", "input", "shorter"),
-    ("sparse_linear", "input", "empty"),
-    ("masked_linear", "input", "longer"),
-    ("masked_linear", "input", "shorter"),
-    ("masked_linear", "input", "empty"),
-    ("pattern_scatter", "values", "longer"),  # capacity above nnz
-    ("pattern_scatter", "values", "wider"),
-    ("sparse_linear", "values", "longer"),
-    ("sparse_linear", "values", "wider"),
-    ("sparse_linear_backward", "values", "longer"),
-    ("sparse_linear_backward", "values", "wider"),
-    ("pattern_from_mask", "mask", "longer"),  # any mask is one
-    ("pattern_from_mask", "mask", "shorter"),
-    ("pattern_from_mask", "mask", "wider"),
-    ("pattern_from_mask", "mask", "empty"),
-    ("pattern_plan", "crow", "longer"),  # an empty row more
-    ("pattern_plan", "crow", "wider"),
-    ("pattern_gather", "weight", "dtype"),  # any floating point type
-    ("pattern_scatter", "values", "dtype"),
-    ("pattern_gather", "weight", "wider"),  # columns more, without entries
-    ("sparse_linear", "input", "wider"),
-    # a row of tile pointers more: a tile without entries
-    ("pattern_gather", "row_ptr", "longer"),
-    ("pattern_scatter", "row_ptr", "longer"),
-    ("sparse_linear", "row_ptr", "longer"),
-    ("sparse_linear_backward", "row_ptr", "longer"),
-    ("sparse_linear_backward", "col_ptr", "longer"),
-} | {
-    # of the transpose, which the forward does not read
-    ("sparse_linear", name, how)
-    for name in ("col_ptr", "row", "perm")
-    for how in raw_ops.SPOIL
-}
+FINE = (
+    {
+        ("sparse_linear", "input", "longer"),  # more batch rows
+        ("sparse_linear", "input", "shorter"),
+        ("sparse_linear", "input", "empty"),
+        ("masked_linear", "input", "longer"),
+        ("masked_linear", "input", "shorter"),
+        ("masked_linear", "input", "empty"),
+        ("pattern_scatter", "values", "longer"),  # capacity above nnz
+        ("pattern_scatter", "values", "wider"),
+        ("sparse_linear", "values", "longer"),
+        ("sparse_linear", "values", "wider"),
+        ("sparse_linear_backward", "values", "longer"),
+        ("sparse_linear_backward", "values", "wider"),
+        ("pattern_from_mask", "mask", "longer"),  # any mask is one
+        ("pattern_from_mask", "mask", "shorter"),
+        ("pattern_from_mask", "mask", "wider"),
+        ("pattern_from_mask", "mask", "empty"),
+        ("pattern_plan", "crow", "longer"),  # an empty row more
+        ("pattern_plan", "crow", "wider"),
+        ("pattern_gather", "weight", "dtype"),  # any floating point type
+        ("pattern_scatter", "values", "dtype"),
+        ("pattern_gather", "weight", "wider"),  # columns more, without entries
+        ("sparse_linear", "input", "wider"),
+        # a row of tile pointers more: a tile without entries
+        ("pattern_gather", "row_ptr", "longer"),
+        ("pattern_scatter", "row_ptr", "longer"),
+        ("sparse_linear", "row_ptr", "longer"),
+        ("sparse_linear_backward", "row_ptr", "longer"),
+        ("sparse_linear_backward", "col_ptr", "longer"),
+    }
+    | {
+        # any strides are copied, but those of an index
+        (op, name, "strides")
+        for op, names in {
+            "pattern_from_mask": ("mask",),
+            "pattern_gather": ("weight",),
+            "pattern_scatter": ("values",),
+            "sparse_linear": ("input", "values", "bias"),
+            "sparse_linear_backward": ("grad", "input", "values"),
+            "masked_linear": ("input", "weight", "bias", "mask"),
+            "masked_linear_backward": ("grad", "input", "weight", "mask"),
+        }.items()
+        for name in names
+    }
+    | {
+        # of the transpose, which the forward does not read
+        ("sparse_linear", name, how)
+        for name in ("col_ptr", "row", "perm")
+        for how in raw_ops.SPOIL
+    }
+)
 
 
 def spoiled_calls():

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from .. import _backend
-from .._bilinear import BilinearOp, autocast, flatten_rows, unflatten_rows
+from .._bilinear import BilinearOp, autocast, autocast_enabled, on_rows
 from .._check import (
     check_device,
     check_float,
@@ -66,20 +66,20 @@ def masked_linear(
     Source: the masked layer of J. Frankle and M. Carbin, "The Lottery Ticket Hypothesis", ICLR
     2019, arXiv:1803.03635, and of every dynamic sparse training method since.
     """
-    input, weight, bias = autocast(input, weight, bias)  # type: ignore[assignment]
+    if autocast_enabled():
+        input, weight, bias = autocast(input, weight, bias)  # type: ignore[assignment]
     _check_args(input, weight, mask, bias)
-    weight = weight.contiguous()
     dense, _ = route(input, weight, mask, bias, backend=backend)
     if isinstance(mask, Pattern):
         if dense:
             return linear(input, mask.scatter(mask.gather(weight)), bias)
         values = mask.gather(weight, backend=backend)
-        output = _sparse_linear(flatten_rows(input), values, bias, *mask.tensors, backend=backend)
-    elif dense:
+        return on_rows(
+            lambda rows: _sparse_linear(rows, values, bias, *mask.tensors, backend=backend), input
+        )
+    if dense:
         return linear(input, torch.where(mask, weight, 0), bias)
-    else:
-        output = _op(flatten_rows(input), weight, bias, mask.contiguous(), backend=backend)
-    return unflatten_rows(output, input)
+    return on_rows(lambda rows: _op(rows, weight, bias, mask, backend=backend), input)
 
 
 def route(

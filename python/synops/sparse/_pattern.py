@@ -244,13 +244,14 @@ def _integer(op: str, argument: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        fail(TypeError, op, argument, "be an integer", type(value).__name__)
+        fail(TypeError, op, argument, "be an integer", value)
 
 
 def _checked_shape(op: str, shape: Any) -> tuple[int, int]:
-    if isinstance(shape, str) or not hasattr(shape, "__len__") or len(shape) != 2:
-        fail(TypeError, op, "shape", "be a pair of integers (out, in)", repr(shape))
-    rows, cols = (_integer(op, "shape", n) for n in shape)
+    try:
+        rows, cols = (operator.index(n) for n in shape)
+    except (TypeError, ValueError):
+        fail(TypeError, op, "shape", "be a pair of integers (out, in)", shape)
     if not (0 <= rows < _INT32_MAX and 0 <= cols < _INT32_MAX):
         fail(ValueError, op, "shape", "have sides in [0, 2^31 - 1)", (rows, cols))
     return rows, cols

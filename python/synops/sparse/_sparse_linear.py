@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._bilinear import BilinearOp, autocast, flatten_rows, unflatten_rows
+from .._bilinear import BilinearOp, autocast, autocast_enabled, on_rows
 from .._check import check_device, check_float, check_like, check_linear, fail
 from ._pattern import Pattern
 
@@ -56,10 +56,12 @@ def sparse_linear(
     Source: SpMM and SDDMM of T. Gale et al., "Sparse GPU Kernels for Deep Learning", SC 2020,
     arXiv:2006.10901, as ops for training.
     """
-    input, values, bias = autocast(input, values, bias)  # type: ignore[assignment]
+    if autocast_enabled():
+        input, values, bias = autocast(input, values, bias)  # type: ignore[assignment]
     _check_args(input, values, pattern, bias)
-    output = _op(flatten_rows(input), values.contiguous(), bias, *pattern.tensors, backend=backend)
-    return unflatten_rows(output, input)
+    if input.dim() == 2:  # not through on_rows: 0.4 us
+        return _op(input, values, bias, *pattern.tensors, backend=backend)
+    return on_rows(lambda rows: _op(rows, values, bias, *pattern.tensors, backend=backend), input)
 
 
 def route(
@@ -84,7 +86,7 @@ def _check_args(input: Tensor, values: Tensor, pattern: Pattern, bias: Tensor | 
         fail(TypeError, op, "pattern", "be a synops.sparse.Pattern", type(pattern).__name__)
     check_linear(op, input, bias, pattern.shape)
     check_like(op, "values", values, input)
-    if values.dim() != 1 or values.shape[0] != pattern.capacity:
+    if values.dim() != 1 or values.size(0) != pattern.capacity:
         name = "nnz" if pattern.capacity == pattern.nnz else "capacity"
         rule = f"have shape ({name},) = ({pattern.capacity},)"
         fail(ValueError, op, "values", rule, tuple(values.shape))
