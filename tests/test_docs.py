@@ -1,4 +1,4 @@
-"""Every python snippet of the README and of docs/ runs; the snippets of a page share their names."""
+"""Every python snippet of the README and of docs/ runs; those of a page share their names."""
 
 import re
 from pathlib import Path
