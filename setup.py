@@ -13,15 +13,15 @@ from pathlib import Path
 from setuptools import setup
 
 try:
+    import pybind11
     import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 except ModuleNotFoundError:
     sys.exit(
-        "synops is built against the torch you use, and there is none in this environment.\n"
-        "  pip install torch   (CPU only: see https://pytorch.org)\n"
+        "synops is built against the torch you use and with pybind11; one is missing here.\n"
+        "  pip install pybind11 ninja torch   (CPU only: see https://pytorch.org)\n"
         "  pip install --no-build-isolation ."
     )
-import pybind11
 
 ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"

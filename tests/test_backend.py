@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import conftest
 import synops
@@ -65,6 +66,11 @@ class TestChoice:
             assert len(ran) == 2
         f(*args)
         assert len(ran) == 2
+
+    def test_a_mode_does_not_replace_it(self, call):
+        f, *args = call
+        with FlopCounterMode(display=False), pytest.raises(RuntimeError, match="cannot run here"):
+            f(*args, backend="triton")
 
     def test_context_ends_with_an_exception(self, call, ran):
         f, *args = call

@@ -23,6 +23,11 @@ def test_snippets_run(page, tmp_path, monkeypatch):
         exec(compile(snippet, f"{page.name}, snippet {number}", "exec"), names)
 
 
+def test_no_placeholders():
+    for page in PAGES:
+        assert "@@" not in page.read_text(), page.name
+
+
 def test_readme_has_snippets():
     assert len(snippets(ROOT / "README.md")) >= 2
 

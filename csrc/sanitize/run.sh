@@ -19,14 +19,15 @@ build_and_run() { # instruction set, flags
 }
 
 build_and_run DEFAULT &
+portable=$!
 if [ "$(uname -m)" = x86_64 ]; then
   if grep -qw avx2 /proc/cpuinfo; then build_and_run AVX2 "-mavx2 -mfma -mf16c"; fi
   if grep -qw avx512vl /proc/cpuinfo; then
     build_and_run AVX512 "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c"
   fi
 fi
-wait %1
-if command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null; then
+wait "$portable"
+if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then
   echo "arm64 (emulated)"
   aarch64-linux-gnu-g++ -std=c++20 -O2 -static -Wno-psabi -I. -isystem "$TORCH/include" \
     -DCPU_CAPABILITY=DEFAULT -DCPU_CAPABILITY_DEFAULT sanitize/driver.cpp -o "$BUILD/arm64"

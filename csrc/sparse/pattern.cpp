@@ -23,8 +23,8 @@ void check_csr(const Tensor& crow, const Tensor& col, int64_t in_features, const
   check_index(crow, 1, op, "crow");
   check_index(col, 1, op, "col");
   const int64_t rows = crow.size(0) - 1, nnz = col.size(0);
-  STD_TORCH_CHECK(rows >= 0 && nnz <= kMax && in_features >= 0 && in_features < kMax, op,
-                  ": sizes must fit in int32, and crow must have out_features + 1 elements");
+  STD_TORCH_CHECK(rows >= 0 && rows < kMax && nnz < kMax && in_features >= 0 && in_features < kMax,
+                  op, ": sizes must fit in int32, and crow must have out_features + 1 elements");
   const int32_t* c = crow.const_data_ptr<int32_t>();
   const int32_t* i = col.const_data_ptr<int32_t>();
   STD_TORCH_CHECK(c[0] == 0 && c[rows] == nnz && array_kernels().not_above(c, c + 1, rows), op,
@@ -58,7 +58,7 @@ std::tuple<Tensor, Tensor> pattern_from_mask(const Tensor& mask) {
   c[0] = 0;
   for (int64_t n = 1; n <= rows; ++n) {
     nnz += c[n];
-    STD_TORCH_CHECK(nnz <= kMax, "pattern_from_mask: more than 2^31 - 1 True entries");
+    STD_TORCH_CHECK(nnz < kMax, "pattern_from_mask: 2^31 - 1 True entries or more");
     c[n] = static_cast<int32_t>(nnz);
   }
   Tensor col = empty({nnz}, ScalarType::Int);

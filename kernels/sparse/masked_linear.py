@@ -278,9 +278,9 @@ def _outer(grad: Tensor, input: Tensor, mask: Tensor) -> Tensor:
 
 def _check(op: str, dense: Tensor, axis: int, weight: Tensor, mask: Tensor) -> None:
     require(
-        mask.dim() == 2 and mask.dtype == torch.bool and mask.is_contiguous(),
+        mask.dim() == 2 and mask.dtype == torch.bool,
         op,
-        "mask must be a contiguous bool matrix",
+        "mask must be a bool matrix",
     )
     require(max(mask.shape) <= _MAX_STRIDE, op, f"more than {_MAX_STRIDE} features")
     require(
@@ -312,7 +312,7 @@ def masked_linear(
         return zeros if bias is None else zeros + bias
     with torch.cuda.device_of(input):
         bias = None if bias is None else bias.contiguous()
-        return _product(input, weight.contiguous(), mask, bias)
+        return _product(input, weight.contiguous(), mask.contiguous(), bias)
 
 
 def masked_linear_backward(
@@ -326,6 +326,7 @@ def masked_linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(B, IN), (OUT, IN), (OUT,); empty where not needed"""
     op = "masked_linear_backward"
+    mask = mask.contiguous()
     _check(op, grad, 0, weight, mask)
     _check(op, input, 1, weight, mask)
     require_floats(op, grad, input, weight)

@@ -115,10 +115,11 @@ def pattern_gather(weight: Tensor, row_ptr: Tensor, col: Tensor) -> Tensor:
     """(out, in), (tiles + 1, out), (nnz,) -> (nnz,)"""
     last = _row_ends("pattern_gather", weight, row_ptr, col)
     require(
-        weight.dim() == 2 and weight.is_contiguous() and weight.shape[0] == row_ptr.shape[1],
+        weight.dim() == 2 and weight.shape[0] == row_ptr.shape[1],
         "pattern_gather",
-        f"weight must be contiguous with {row_ptr.shape[1]} rows, got {tuple(weight.shape)}",
+        f"weight must have {row_ptr.shape[1]} rows, got {tuple(weight.shape)}",
     )
+    weight = weight.contiguous()
     (rows, cols), nnz = weight.shape, col.shape[0]
     values = weight.new_empty(nnz)
     if rows and nnz:
@@ -135,10 +136,11 @@ def pattern_scatter(values: Tensor, row_ptr: Tensor, col: Tensor, in_features: i
     last = _row_ends("pattern_scatter", values, row_ptr, col)
     rows, nnz = row_ptr.shape[1], col.shape[0]
     require(
-        values.dim() == 1 and values.is_contiguous() and values.shape[0] >= nnz,
+        values.dim() == 1 and values.shape[0] >= nnz,
         "pattern_scatter",
         f"values must hold at least {nnz} elements, got {tuple(values.shape)}",
     )
+    values = values.contiguous()
     weight = values.new_zeros(rows, in_features)
     if rows and nnz:
         chunks = chunks_of(nnz, rows, BLOCK)
@@ -151,11 +153,9 @@ def pattern_scatter(values: Tensor, row_ptr: Tensor, col: Tensor, in_features: i
 
 def pattern_from_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
     """(out, in) -> crow (out + 1,), col (nnz,)"""
-    require(
-        mask.dim() == 2 and mask.dtype == torch.bool and mask.is_contiguous(),
-        "pattern_from_mask",
-        "mask must be a contiguous bool matrix",
-    )
+    is_mask = mask.dim() == 2 and mask.dtype == torch.bool
+    require(is_mask, "pattern_from_mask", "mask must be a bool matrix")
+    mask = mask.contiguous()
     rows, cols = mask.shape
     ends = mask.sum(1).cumsum(0)
     # the one synchronisation: the size of a result depends on it

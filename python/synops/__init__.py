@@ -1,8 +1,9 @@
 """synops: fast kernels for sparse, spiking, plastic and entropy-controlled networks in PyTorch."""
 
+__version__ = "0.1.0"
+
 from . import nn, sparse
 from ._backend import backend
 from ._config import set_cpu_capability, show_config, which
 
-__version__ = "0.1.0"
 __all__ = ["backend", "nn", "set_cpu_capability", "show_config", "sparse", "which"]

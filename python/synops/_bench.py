@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import platform
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import _backend
+from . import __version__, _backend
 from ._restart import allocator, default_environment, with_warm_allocator
 
 DESCRIPTION = """\
@@ -116,7 +115,7 @@ def machine(device: str) -> dict[str, Any]:
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
         "instruction set": native.cpu_capability() if native else None,
         "allocator": allocator(),
-        "synops": importlib.metadata.version("synops"),
+        "synops": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

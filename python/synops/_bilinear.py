@@ -128,10 +128,10 @@ autocast_enabled = torch._C._is_any_autocast_enabled
 
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """What ``torch.autocast`` does to the arguments of ``F.linear``: cast them, but for float64."""
-    if not all(t is None or isinstance(t, Tensor) for t in tensors):
+    if not all(t is None or isinstance(t, Tensor) for t in tensors) or tensors[0] is None:
         return tensors  # for the checks to refuse
-    kind = tensors[0].device.type  # type: ignore[union-attr]
-    if not torch.is_autocast_enabled(kind):
+    kind = tensors[0].device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(

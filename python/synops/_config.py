@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from . import _backend
+from . import __version__, _backend
 from ._schema import address
 
 
@@ -97,7 +97,7 @@ def show_config() -> str:
     """Versions, instruction set, threads and devices, as text for a bug report."""
     native = _backend._C
     lines = {
-        "synops": _version("synops"),
+        "synops": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton"),

@@ -3,17 +3,18 @@
 Schemas are defined here, from Python; C++ implements them under the CPU key (importing ``_C`` does
 it), Triton under the CUDA key (imported on first use), and the reference everywhere else.
 
-A call takes the first way that fits:
+A call takes the first way that fits (``backend="reference"`` before all: the plain torch function):
 
 - being compiled or exported: the registered op; torch.compile sees one opaque node with a fake and
   a backward;
 - inside a torch.func transform: an ``autograd.Function`` with ``setup_context`` (torch.func refuses
   the registered formula);
+- under a dispatch mode (fake tensors, tracing): the registered op;
 - a gradient is needed: an ``autograd.Function`` of the old form, 7 us a call against 16 for the
   registered formula;
 - otherwise: the kernel below autograd, 1 us more than the kernel.
 
-All four share one ``setup_context`` and one ``backward``, given to ``Op`` by the file of the public
+They share one ``setup_context`` and one ``backward``, given to ``Op`` by the file of the public
 function.
 """
 
@@ -147,9 +148,11 @@ class Op:
         if forward_ad._current_level >= 0:
             self._refuse_forward_ad(args)
         if _functorch_active():
-            return self._transformed.apply(*args, name) if self._differentiable else self._raw(args)
+            if self._differentiable:
+                return self._transformed.apply(*args, name)
+            return self._raw(args, name)
         if _modes():
-            return self.overload(*args)  # a tracing mode, fake tensors: theirs to handle
+            return self._raw(args, name)  # a tracing mode, fake tensors: theirs to handle
         if self._differentiable and torch.is_grad_enabled():
             for a in args[: self._leading]:
                 if a is not None and a.requires_grad:
@@ -172,21 +175,27 @@ class Op:
         name = _backend.requested(backend)
         if name == "reference":
             return self._reference(*args)
+        if forward_ad._current_level >= 0:
+            raise NotImplementedError(self._no_forward_ad())
         device = next(a.device for a in args if isinstance(a, Tensor))
         if name == "triton" and device.type != "cuda":
             raise RuntimeError(f"{self.name}: a compiled graph runs Triton on CUDA tensors only")
-        if name == "cpp" and device.type != "cpu":
-            raise RuntimeError(f"{self.name}: backend 'cpp' needs CPU tensors, got {device}")
+        if name == "cpp" and (device.type != "cpu" or _backend.native_error):
+            why = _backend.native_error or f"it needs CPU tensors, got {device}"
+            raise RuntimeError(f"{self.name}: backend 'cpp' cannot run here: {why}")
         return self.overload(*args)
 
     def _refuse_forward_ad(self, args: Sequence[Any]) -> None:
         # The registered formula would return a zero tangent without a word.
         for a in args:
             if isinstance(a, Tensor) and forward_ad.unpack_dual(a).tangent is not None:
-                raise NotImplementedError(
-                    f"{self.name}: forward-mode AD is not implemented by the kernels; "
-                    "run it under synops.backend('reference')"
-                )
+                raise NotImplementedError(self._no_forward_ad())
+
+    def _no_forward_ad(self) -> str:
+        return (
+            f"{self.name}: forward-mode AD is not implemented by the kernels; "
+            "run it under synops.backend('reference')"
+        )
 
     def _make_function(self, setup_context: Callable, backward: Callable) -> type[Function]:
         def forward(ctx: Any, *args: Any) -> Any:

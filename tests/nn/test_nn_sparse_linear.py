@@ -276,3 +276,85 @@ def test_compiled_and_exported(mask, x):
     program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
     other = torch.randn(9, 20)
     torch.testing.assert_close(program.module()(other), model(other))
+
+
+def test_from_linear_sees_the_last_optimizer_step(mask, x):
+    """prune computes linear.weight before a forward: after a step it is stale."""
+    linear = nn.Linear(20, 12)
+    prune.custom_from_mask(linear, "weight", mask)
+    linear(x).square().sum().backward()
+    torch.optim.SGD(linear.parameters(), lr=1.0).step()
+    sparse = SparseLinear.from_linear(linear)
+    torch.testing.assert_close(sparse(x), linear(x))
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_conversion_keeps_what_is_frozen(mask, frozen):
+    linear = nn.Linear(20, 12)
+    getattr(linear, frozen).requires_grad_(False)
+    sparse = SparseLinear.from_linear(linear, mask)
+    assert sparse.values.requires_grad == (frozen != "weight")
+    assert sparse.bias.requires_grad == (frozen != "bias")
+    back = sparse.to_linear()
+    assert (back.weight.requires_grad, back.bias.requires_grad) == (
+        sparse.values.requires_grad,
+        sparse.bias.requires_grad,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("reparametrize", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_from_linear_refuses_stale_weights(reparametrize):
+    with pytest.raises(ValueError, match="remove it first"):
+        SparseLinear.from_linear(reparametrize(nn.Linear(20, 12)))
+
+
+@pytest.mark.parametrize("keys", [("col",), ("crow",), ("crow", "col"), ("values", "col")])
+def test_half_a_pattern_is_not_loaded(mask, keys):
+    """Nor is the Pattern touched that the layer was made with."""
+    pattern = Pattern.from_mask(mask)
+    layer = SparseLinear(20, 12, pattern=pattern)
+    state = {key: torch.zeros_like(layer.state_dict()[key]) for key in keys}
+    report = layer.load_state_dict(state, strict=False)
+    assert {"crow", "col"} <= set(report.missing_keys)
+    assert torch.equal(pattern.mask(), mask)
+    assert torch.equal(layer.pattern.mask(), mask)
+    assert torch.equal(layer.col, pattern.col)
+
+
+def test_assign_takes_the_device_of_the_state(mask):
+    state = SparseLinear(20, 12, pattern=mask).state_dict()
+    layer = SparseLinear(20, 12, pattern=mask).to("meta")
+    layer.load_state_dict(state, assign=True)
+    assert {t.device.type for t in layer.pattern.tensors} == {"cpu"}
+    assert torch.equal(layer.pattern.mask(), mask)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"weight_orig": torch.zeros(12, 20)}, "weight_orig without weight_mask"),
+        (
+            {"parametrizations.weight.original": torch.zeros(12, 20)},
+            r"without parametrizations.weight.0.mask",
+        ),
+        ({"weight": torch.zeros(12, 20), "bias": torch.zeros(13)}, "bias must have shape"),
+        ({"values": torch.tensor(1.0), "crow": torch.zeros(13), "col": torch.zeros(0)}, "values"),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["infer", "given"])
+def test_refused_state_dict_says_why_and_changes_nothing(mask, state, message, pattern):
+    layer = SparseLinear(20, 12, pattern=mask if pattern == "given" else "infer")
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(RuntimeError, match=message if pattern == "given" else None):
+        layer.load_state_dict(state)
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_infer_is_for_the_first_load(mask):
+    """Later loads must fit: values in use are not resized under an optimizer."""
+    layer = SparseLinear(20, 12, pattern="infer")
+    layer.load_state_dict(masked_linear_layer(mask).state_dict())
+    with pytest.raises(RuntimeError, match="outside the pattern"):
+        layer.load_state_dict(masked_linear_layer(~mask).state_dict())

@@ -190,6 +190,15 @@ class TestForwardMode:
         with pytest.raises(NotImplementedError, match=r"forward.mode AD"):
             torch.func.jvp(call, args, args)
 
+    def test_compiled_jvp_is_refused(self, layer):
+        call, args = float64(3, layer)
+        args = tuple(a.detach() for a in args)
+        compiled = torch.compile(
+            lambda *a: torch.func.jvp(call, a, a)[1], backend="aot_eager", fullgraph=False
+        )
+        with pytest.raises(NotImplementedError, match=r"forward.mode AD"):
+            compiled(*args)
+
     @pytest.mark.parametrize("which", [0, 1, 2])
     def test_dual_numbers_are_refused(self, layer, which):
         call, args = float64(3, layer)

@@ -13,7 +13,7 @@ from sparse_samples import DTYPES, Answer, Sample, answer, check, run, sample
 import synops
 from close import assert_close
 from synops._library import launcher
-from synops.sparse import Pattern, sparse_linear
+from synops.sparse import Pattern, masked_linear, sparse_linear
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 triton = pytest.mark.triton
@@ -122,6 +122,24 @@ class TestLayouts:
         s = sample(6, features, features, 0.5)
         s.input, s.grad = view(s.input), view(s.grad)
         verify(layer, s)
+
+
+@triton
+class TestStridedWeight:
+    @pytest.mark.parametrize("of", ["weight", "mask"])
+    def test_transposed(self, of):
+        x, weight = torch.randn(4, 9, device=DEVICE), torch.randn(5, 9, device=DEVICE)
+        mask = torch.rand(5, 9, device=DEVICE) < 0.5
+        want = masked_linear(x, weight, mask, backend="reference")
+        weight, mask = (
+            t.t().contiguous().t() if name == of else t
+            for name, t in (("weight", weight), ("mask", mask))
+        )
+        weight.requires_grad_()
+        got = masked_linear(x, weight, mask, backend="triton")
+        torch.testing.assert_close(got, want)
+        (grad,) = torch.autograd.grad(got.sum(), weight)
+        torch.testing.assert_close(grad, x.sum(0).expand(5, 9).masked_fill(~mask, 0))
 
 
 @triton

@@ -32,7 +32,7 @@ class SparseLinear(nn.Module):
         in_features, out_features, bias, device, dtype: as in ``nn.Linear``. The initial values are
             those that ``nn.Linear`` draws from the same generator state, at the kept entries.
         pattern: :class:`synops.sparse.Pattern`, a bool mask ``(out, in)``, or ``"infer"``: no
-            entries until a state_dict is loaded, whose non-zero entries (or mask) then become the
+            entries until the first state_dict is loaded, whose non-zero entries then become the
             pattern.
 
     Attributes:
@@ -42,7 +42,8 @@ class SparseLinear(nn.Module):
 
     ``state_dict`` holds ``values``, ``crow``, ``col`` and ``bias``. ``load_state_dict`` takes its
     own and those of ``nn.Linear``, ``nn.utils.prune`` and a parametrized mask; a dense weight with
-    non-zeros outside the pattern is an error unless the pattern is ``"infer"``.
+    non-zeros outside the pattern is an error unless the pattern is ``"infer"``. The indices are
+    buffers: ``to_empty`` loses them, as it does any buffer's contents.
 
     Example:
         >>> layer = SparseLinear.from_linear(linear, mask)
@@ -103,14 +104,16 @@ class SparseLinear(nn.Module):
         op = "SparseLinear.from_linear"
         if not isinstance(linear, nn.Linear):
             fail(TypeError, op, "linear", "be an nn.Linear", type(linear).__name__)
-        weight = linear.weight.detach()
+        weight, found = _weight_and_mask(op, linear)
         if mask is None:
-            pruned = getattr(linear, "weight_mask", None)
-            mask = (weight if pruned is None else pruned) != 0
+            mask = found
         pattern = _as_pattern(mask, tuple(weight.shape), op, "mask").to(weight.device)
         bias = None if linear.bias is None else linear.bias.detach().clone()
         layer = cls.__new__(cls)  # without the random numbers that the constructor draws
-        layer._set_up(pattern, _padded(pattern, pattern.gather(weight)), bias)
+        layer._set_up(pattern, _padded(pattern, pattern.gather(weight.detach())), bias)
+        layer.values.requires_grad_(weight.requires_grad)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(linear.bias.requires_grad)
         return layer.train(linear.training)
 
     def to_linear(self) -> nn.Linear:
@@ -127,6 +130,8 @@ class SparseLinear(nn.Module):
             linear.weight.copy_(self.pattern.scatter(self.values))
             if self.bias is not None:
                 linear.bias.copy_(self.bias)
+                linear.bias.requires_grad_(self.bias.requires_grad)
+        linear.weight.requires_grad_(self.values.requires_grad)
         return linear.train(self.training)
 
     @property
@@ -183,15 +188,17 @@ class SparseLinear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # Everything is checked on copies first: a refused state_dict leaves the layer as it was.
+        # Checked on copies first: a refused state_dict leaves the layer as it was.
         state = dict(state_dict)
         try:
             pattern = self._loaded_pattern(state, prefix)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             error_msgs.append(f"SparseLinear {prefix.rstrip('.')!r}: {error}")
             return
         if pattern is not None:
-            self._set_pattern(pattern.to(self.col.device))
+            assign = local_metadata.get("assign_to_params_buffers", False)
+            self._set_pattern(pattern if assign else pattern.to(self.col.device))
+            self.infer = False
             if self._capacity != pattern.capacity:
                 self._capacity = pattern.capacity
                 self.values.data = self.values.data.new_empty(pattern.capacity)
@@ -202,13 +209,19 @@ class SparseLinear(nn.Module):
     def _loaded_pattern(self, state: dict[str, Any], prefix: str) -> Pattern | None:
         """The pattern a state_dict asks for; a dense weight in it becomes values, crow and col."""
         shape = (self.out_features, self.in_features)
+        bias = state.get(prefix + "bias")
+        if bias is not None and self.bias is not None:
+            check_shape("load_state_dict", "bias", bias, "(out,)", (self.out_features,))
         for weight_key, mask_key in _DENSE_KEYS:
             weight = state.pop(prefix + weight_key, None)
             if weight is None:
                 continue
             check_shape("load_state_dict", weight_key, weight, "(out, in)", shape)
             if mask_key is not None:
-                weight = weight.masked_fill(state.pop(prefix + mask_key) == 0, 0)
+                mask = state.pop(prefix + mask_key, None)
+                if mask is None:
+                    raise ValueError(f"{weight_key} without {mask_key} is not of a pruned layer")
+                weight = weight.masked_fill(mask == 0, 0)
             pattern = self.pattern.to(weight.device)
             if self.infer:
                 pattern = Pattern.from_mask(weight != 0)
@@ -221,14 +234,31 @@ class SparseLinear(nn.Module):
             state[prefix + "values"] = _padded(pattern, pattern.gather(weight))
             state[prefix + "crow"], state[prefix + "col"] = pattern.crow, pattern.col
             return pattern
-        crow, col = state.get(prefix + "crow"), state.get(prefix + "col")
         values = state.get(prefix + "values")
+        crow, col = state.get(prefix + "crow"), state.get(prefix + "col")
         if crow is None or col is None or values is None:
-            return None  # the missing keys are reported as for any module
+            # Reported as missing; half a pattern must not be copied over the indices in use.
+            state.pop(prefix + "crow", None)
+            state.pop(prefix + "col", None)
+            return None
         if not self.infer and values.shape != self.values.shape:
             got, want = tuple(values.shape), tuple(self.values.shape)
             raise ValueError(f"values have shape {got} in the state_dict and {want} in the layer")
         return Pattern.from_csr(crow, col, shape, capacity=values.shape[0])
+
+
+def _weight_and_mask(op: str, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """The weight that the layer would use now, and its non-zero (or unmasked) entries."""
+    original = getattr(linear, "weight_orig", None)
+    if original is None and isinstance(getattr(linear, "weight_g", None), Tensor):
+        fail(ValueError, op, "linear", "be without weight_norm (remove it first)", linear)
+    if original is None:
+        return linear.weight, linear.weight != 0
+    # prune computes linear.weight before a forward: after an optimizer step it is a step behind.
+    mask = getattr(linear, "weight_mask", None)
+    if mask is None:
+        fail(ValueError, op, "linear", "be without spectral_norm (remove it first)", linear)
+    return original, mask != 0
 
 
 def _as_pattern(
