@@ -49,7 +49,7 @@ def sparse_linear(
 
     Speed: the time follows the number of entries. On one core, 128 x 1024 x 1024 against
     ``F.linear`` on
-    the finished dense weight: 4x at density .2, 7x at .1, 12x at .05, 30x at .01 (docs and
+    the finished dense weight: 3.3x at density .2, 6x at .1, 11x at .05, 29x at .01 (docs and
     ``python -m synops bench sparse`` have this machine's); above density .6 the dense product is
     faster.
 
