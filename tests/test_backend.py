@@ -72,6 +72,16 @@ class TestChoice:
         with FlopCounterMode(display=False), pytest.raises(RuntimeError, match="cannot run here"):
             f(*args, backend="triton")
 
+    @pytest.mark.parametrize("backend", ["auto", "cpp", "reference"])
+    def test_a_mode_keeps_the_gradient(self, call, backend):
+        f, x, values, pattern = call
+        values.requires_grad_()
+        with FlopCounterMode(display=False):
+            got = f(x, values, pattern, backend=backend)
+        (grad,) = torch.autograd.grad(got.sum(), values)
+        (want,) = torch.autograd.grad(f(x, values, pattern).sum(), values)
+        torch.testing.assert_close(grad, want)
+
     def test_context_ends_with_an_exception(self, call, ran):
         f, *args = call
         with pytest.raises(KeyError), synops.backend("reference"):

@@ -9,7 +9,7 @@ A call takes the first way that fits (``backend="reference"`` before all: the pl
   a backward;
 - inside a torch.func transform: an ``autograd.Function`` with ``setup_context`` (torch.func refuses
   the registered formula);
-- under a dispatch mode (fake tensors, tracing): the registered op;
+- under a dispatch mode (fake tensors, tracing), by "auto": the registered op;
 - a gradient is needed: an ``autograd.Function`` of the old form, 7 us a call against 16 for the
   registered formula;
 - otherwise: the kernel below autograd, 1 us more than the kernel.
@@ -151,8 +151,8 @@ class Op:
             if self._differentiable:
                 return self._transformed.apply(*args, name)
             return self._raw(args, name)
-        if _modes():
-            return self._raw(args, name)  # a tracing mode, fake tensors: theirs to handle
+        if name == "auto" and _modes():
+            return self.overload(*args)  # a tracing mode, fake tensors: theirs to handle
         if self._differentiable and torch.is_grad_enabled():
             for a in args[: self._leading]:
                 if a is not None and a.requires_grad:
