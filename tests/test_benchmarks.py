@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import platform
 import re
 import subprocess
@@ -198,7 +199,8 @@ for found in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."):
 assert "benchmarks.sparse.sparse_linear" in sys.modules
 assert "synops.benchmarks" not in sys.modules
 """
-        python("-c", code, PYTHONPATH=str(ROOT))
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        python("-c", code, PYTHONPATH=path)
 
 
 class Clock:

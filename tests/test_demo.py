@@ -78,6 +78,7 @@ def test_missing_packages_are_named(tmp_path):
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'rich' else find(name, *a)\n"
     )
-    done = synops("demo", "--quick", "--out", tmp_path, PYTHONPATH=str(tmp_path))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = synops("demo", "--quick", "--out", tmp_path, PYTHONPATH=path)
     assert done.returncode == 1
     assert 'demo needs rich: pip install "synops[demo]"' in done.stderr
