@@ -49,9 +49,10 @@ test: build  ## build and pass the tests
 bench: build  ## today's best against synops, side by side on this machine
 	$(PYTHON) -m synops bench
 
+# Ratios alone unless BENCH says otherwise: the whole suite takes most of an hour a commit.
 bench-history: build  ## asv over the commits in RANGE, pages in .asv/html (readable offline)
 	$(PYTHON) -m asv machine --yes
-	$(PYTHON) -m asv run $(or $(RANGE),HEAD^!) --skip-existing
+	$(PYTHON) -m asv run "$(or $(RANGE),HEAD^!)" --bench "$(or $(BENCH),track_ratio)" --skip-existing
 	$(PYTHON) benchmarks/publish.py
 
 peers: build  ## parity and speed against released peers (installs them)

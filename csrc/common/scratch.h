@@ -1,5 +1,5 @@
-// Working memory that outlives a call: fresh megabytes cost a page fault every 4 KB (0.1-0.25 us
-// each), more than the arithmetic of a small product, so each thread keeps a few buffers.
+// Working memory that outlives a call: fresh megabytes cost a page fault every 4 KB, which a
+// small product feels, so each thread keeps a few buffers (see kSlots and kMost below).
 #pragma once
 
 #include <cstddef>
