@@ -18,8 +18,9 @@ struct ArrayKernels {
   void (*narrow)(DType dtype, const void* in, int64_t n, void* out);
   // True when lo <= p[i] < hi for all i.
   bool (*in_range)(const int32_t* p, int64_t n, int32_t lo, int32_t hi);
-  // True when p[i] == q[i], and when p[i] <= q[i], for all i.
-  bool (*equal)(const int32_t* p, const int32_t* q, int64_t n);
+  // The largest of n numbers, -1 for none.
+  int64_t (*highest)(const uint16_t* p, int64_t n);
+  // True when p[i] <= q[i] for all i.
   bool (*not_above)(const int32_t* p, const int32_t* q, int64_t n);
 };
 

@@ -18,30 +18,30 @@ const char* isa_name();
 }  // namespace synops
 
 #if defined(__x86_64__) || defined(_M_X64)
-#define SYNOPS_KERNELS(Table, name)      \
-  namespace DEFAULT {                    \
-  extern const Table name##_table;       \
-  }                                      \
-  namespace AVX2 {                       \
-  extern const Table name##_table;       \
-  }                                      \
-  namespace AVX512 {                     \
-  extern const Table name##_table;       \
-  }                                      \
-  inline const Table& name##_kernels() { \
-    switch (active_isa()) {              \
-      case Isa::kAvx512:                 \
-        return AVX512::name##_table;     \
-      case Isa::kAvx2:                   \
-        return AVX2::name##_table;       \
-      default:                           \
-        return DEFAULT::name##_table;    \
-    }                                    \
+#define SYNOPS_KERNELS(Table, name)                            \
+  namespace DEFAULT {                                          \
+  extern const Table name##_table;                             \
+  }                                                            \
+  namespace AVX2 {                                             \
+  extern const Table name##_table;                             \
+  }                                                            \
+  namespace AVX512 {                                           \
+  extern const Table name##_table;                             \
+  }                                                            \
+  inline const Table& name##_kernels(Isa isa = active_isa()) { \
+    switch (isa) {                                             \
+      case Isa::kAvx512:                                       \
+        return AVX512::name##_table;                           \
+      case Isa::kAvx2:                                         \
+        return AVX2::name##_table;                             \
+      default:                                                 \
+        return DEFAULT::name##_table;                          \
+    }                                                          \
   }
 #else
 #define SYNOPS_KERNELS(Table, name) \
   namespace DEFAULT {               \
   extern const Table name##_table;  \
   }                                 \
-  inline const Table& name##_kernels() { return DEFAULT::name##_table; }
+  inline const Table& name##_kernels(Isa = Isa::kDefault) { return DEFAULT::name##_table; }
 #endif

@@ -56,8 +56,17 @@ inline void check_size(int64_t got, int64_t want, const char* op, const char* na
   STD_TORCH_CHECK(got == want, op, ": ", axis, " of ", name, " must be ", want, ", got ", got);
 }
 
-// A contiguous CPU tensor with undefined contents. torch::stable::new_empty goes through the
-// dispatcher with boxed arguments, 0.6 us more a call.
+// A CPU tensor with undefined contents. torch::stable::new_empty goes through the dispatcher with
+// boxed arguments, 0.6 us more a call.
+inline Tensor empty_strided(int64_t dim, const int64_t* size, const int64_t* strides,
+                            ScalarType type) {
+  AtenTensorHandle out;
+  const AOTITorchError error = aoti_torch_empty_strided(
+      dim, size, strides, static_cast<int32_t>(type), aoti_torch_device_type_cpu(), 0, &out);
+  STD_TORCH_CHECK(error == AOTI_TORCH_SUCCESS, "out of memory");
+  return Tensor(out);
+}
+
 inline Tensor empty(std::initializer_list<int64_t> size, ScalarType type) {
   int64_t strides[4];
   int64_t next = 1;
@@ -66,12 +75,15 @@ inline Tensor empty(std::initializer_list<int64_t> size, ScalarType type) {
     strides[d] = next;
     next *= std::max<int64_t>(1, size.begin()[d]);
   }
-  AtenTensorHandle out;
-  const AOTITorchError error =
-      aoti_torch_empty_strided(dim, size.begin(), strides, static_cast<int32_t>(type),
-                               aoti_torch_device_type_cpu(), 0, &out);
-  STD_TORCH_CHECK(error == AOTI_TORCH_SUCCESS, "out of memory");
-  return Tensor(out);
+  return empty_strided(dim, size.begin(), strides, type);
+}
+
+// (batch, features), row-major, or feature-major: its memory is (features, batch).
+inline Tensor empty_matrix(int64_t rows, int64_t cols, ScalarType type, bool feature_major) {
+  const int64_t size[] = {rows, cols};
+  const int64_t strides[] = {feature_major ? 1 : std::max<int64_t>(1, cols),
+                             feature_major ? std::max<int64_t>(1, rows) : 1};
+  return empty_strided(2, size, strides, type);
 }
 
 // A row-major matrix whose rows may be strided (a slice of a wider one); copies other layouts.

@@ -38,6 +38,12 @@ auto visit_dtype(DType dtype, F&& f) {
   }
 }
 
+// The same for its arithmetic type.
+template <class F>
+auto visit_acc(DType dtype, F&& f) {
+  return dtype == DType::kFloat64 ? f(double{}) : f(float{});
+}
+
 // One vector of A from count <= kLanes elements of T; the other lanes are 0.
 template <class A, class T>
 inline Vec<A> load(const T* p, int64_t count = kLanes<A>) {

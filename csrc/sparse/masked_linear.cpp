@@ -18,13 +18,18 @@ void check_mask(const Tensor& weight, const Tensor& mask, const Tensor& input, c
   check_size(input.size(1), weight.size(1), op, "input", "size 1");
 }
 
+Tensor no_bits() { return empty({0, 0}, ScalarType::Long); }
+
 Tensor masked_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const Tensor& mask) {
   check_mask(weight, mask, input, "masked_linear");
   check_tensor(weight, input.scalar_type(), 2, "masked_linear", "weight");
   const auto [crow, col] = pattern_from_mask(mask);
-  const Tensor row_ptr = pattern_rows(crow, col, weight.size(1));
-  return sparse_linear_rows(input, pattern_gather(weight, row_ptr, col), bias, row_ptr, col);
+  const auto [row_ptr, tile_col] = pattern_rows(crow, col, weight.size(1));
+  // the transpose is not read by a forward pass
+  return sparse_product(input, pattern_gather(weight, crow, col), bias,
+                        {crow, col, row_ptr, tile_col, row_ptr, tile_col, col, no_bits()}, 0,
+                        false);
 }
 
 std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad, const Tensor& input,
@@ -34,13 +39,14 @@ std::tuple<Tensor, Tensor, Tensor> masked_linear_backward(const Tensor& grad, co
   check_mask(weight, mask, input, "masked_linear_backward");
   const int64_t in = weight.size(1);
   const auto [crow, col] = pattern_from_mask(mask);
-  const auto [row_ptr, col_ptr, row, perm] = pattern_plan(crow, col, in);
+  const auto [row_ptr, tile_col, col_ptr, tile_row, perm] = pattern_plan(crow, col, in);
   // The weight is read for the gradient of the input only; else only its shape may be meant.
-  const Tensor values = need_input ? pattern_gather(weight, row_ptr, col)
-                                   : empty({col.size(0)}, weight.scalar_type());
-  const auto [grad_input, grad_values, grad_bias] = sparse_linear_backward(
-      grad, input, values, row_ptr, col, col_ptr, row, perm, need_input, need_weight, need_bias);
-  const Tensor grad_weight = need_weight ? pattern_scatter(grad_values, row_ptr, col, in)
+  const Tensor values =
+      need_input ? pattern_gather(weight, crow, col) : empty({col.size(0)}, weight.scalar_type());
+  const auto [grad_input, grad_values, grad_bias] = sparse_gradients(
+      grad, input, values, {crow, col, row_ptr, tile_col, col_ptr, tile_row, perm, no_bits()},
+      need_input, need_weight, need_bias);
+  const Tensor grad_weight = need_weight ? pattern_scatter(grad_values, crow, col, in)
                                          : empty({0, 0}, weight.scalar_type());
   return {grad_input, grad_weight, grad_bias};
 }

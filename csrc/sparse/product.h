@@ -1,27 +1,41 @@
 // The sparse products on raw pointers, split over torch's threads. Implemented in product.cpp.
 #pragma once
 
-#include "sparse/sparse_linear.h"
+#include "sparse/formats.h"
 
 namespace synops {
 
-// out[b, n] = sum over the entries of row n of w + bias[n]. values: in the arithmetic type, in the
-// order of w. in: columns of w and of x. bias: null, or in the type of out.
-void product(const Compressed& w, const void* values, const Matrix& x, int64_t in, const void* bias,
+// Below this many rows a slab does not pay: a vector of batch rows would be mostly padding. Inputs
+// of so few rows are row-major.
+constexpr int64_t kFewRows = 4;
+
+// A weight as the ops receive it: both orders of its rows, and what they have in common.
+struct Weight {
+  Csr csr;
+  Tiled rows;
+  RowBlocks blocks = {};
+  const uint64_t* bits = nullptr;  // (rows, cols / 64 rounded up) bits, or null
+};
+
+// out[b, n] = activation(sum over the entries of row n + bias[n]). values: in the type of x, in CSR
+// order.
+void product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
              const Matrix& out);
 
 // What a backward pass computes; a null pointer is a gradient that nobody wants.
 struct Gradients {
-  Compressed w;                  // rows of the weight; rows = out
-  Compressed wt;                 // its columns; rows = in; read for grad_input only
-  const void* values = nullptr;  // arithmetic type, in the order of wt
-  Matrix g = {};                 // (batch, out)
-  Matrix x = {};                 // (batch, in)
-  Matrix grad_input = {};        // (batch, in)
-  void* grad_values = nullptr;   // (nnz,), arithmetic type, in the order of w
-  void* grad_bias = nullptr;     // (out,), arithmetic type
+  Weight w;
+  Tiled columns = {};             // read for grad_input only
+  const int32_t* perm = nullptr;  // likewise: CSR position of each entry of columns
+  const void* values = nullptr;   // likewise: in the type of g, in CSR order
+  Matrix g = {};                  // (batch, out)
+  Matrix x = {};                  // (batch, in)
+  Matrix grad_input = {};         // (batch, in)
+  void* grad_values = nullptr;    // (nnz,), in the type of g, in CSR order
+  void* grad_bias = nullptr;      // (out,), likewise
 };
 
-void gradients(const Gradients& a);
+// False, and nothing written, when perm holds an index outside [0, nnz).
+[[nodiscard]] bool gradients(const Gradients& a);
 
 }  // namespace synops

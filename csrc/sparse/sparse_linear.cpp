@@ -2,7 +2,6 @@
 // product.cpp, their kernels in sparse_linear.inc.
 #include <tuple>
 
-#include "common/arrays.h"
 #include "common/scratch.h"
 #include "common/tensor.h"
 #include "sparse/compressed.h"
@@ -12,98 +11,128 @@
 namespace synops {
 namespace {
 
-Matrix matrix_of(const Tensor& t, DType dtype) {
-  return {dtype, t.data_ptr(), t.stride(0), t.size(0)};
+// (batch, features) whose memory is (features, batch).
+bool is_feature_major(const Tensor& t) {
+  return t.size(0) > 1 && t.size(1) > 1 && t.stride(0) == 1 && t.stride(1) >= t.size(0);
 }
 
-// values in the arithmetic type: themselves, or a copy in `room`.
-const void* widened(const Tensor& values, DType dtype, int64_t nnz, void* room) {
-  if (!is_half(dtype)) return values.data_ptr();
-  array_kernels().widen(dtype, values.data_ptr(), nnz, room);
-  return room;
+// Row-major or feature-major as it is, any other layout copied; few rows row-major always.
+Tensor laid_out(const Tensor& t) {
+  return is_feature_major(t) && t.size(0) >= kFewRows ? t : rows_of(t);
+}
+
+Matrix matrix_of(const Tensor& t, DType dtype) {
+  const bool turned = is_feature_major(t);
+  return {dtype, t.data_ptr(), t.stride(turned ? 1 : 0), t.size(0), turned};
+}
+
+// Whole blocks of rows of equal length. That their columns are equal is the caller's word: those of
+// the first row are used.
+void check_blocks(const Csr& w, const RowBlocks& b, const char* op) {
+  if (b.rows == 1 && b.step == 1) return;
+  STD_TORCH_CHECK(b.rows >= 1 && b.rows <= kMaxIndex && b.step >= 1 && b.step <= kMaxIndex &&
+                      w.rows % (b.rows * b.step) == 0,
+                  op, ": block_rows and block_step must divide ", w.rows, " rows, got ", b.rows,
+                  " and ", b.step);
+  int32_t bad = 0;
+  for (int64_t first = 0; first < w.rows; first += b.rows * b.step)
+    for (int64_t n = first; n < first + b.rows * b.step; ++n) {
+      const int64_t of_block = first + (n - first) % b.step;
+      bad |= (w.crow[n + 1] - w.crow[n]) ^ (w.crow[of_block + 1] - w.crow[of_block]);
+    }
+  STD_TORCH_CHECK(bad == 0, op, ": the rows of a block must have equally many entries");
+}
+
+Weight weight_of(const PatternArgs& p, int64_t in, const char* op) {
+  const Csr csr = csr_of(p.crow, p.col, in, op);
+  const Tiled rows = tiled_of(p.row_ptr, p.tile_col, csr.rows, in, op, "row_ptr", "tile_col");
+  check_size(rows.nnz, csr.nnz, op, "tile_col", "size 0");
+  if (rows.tiles > 1) {
+    Scratch room(csr.rows * sizeof(int32_t));
+    check_agree(csr.crow, rows, static_cast<int32_t*>(room.data()), op);
+  }
+  const RowBlocks blocks{p.block_rows, p.block_step};
+  check_blocks(csr, blocks, op);
+  const bool has_bits = p.bits.numel() > 0;
+  if (has_bits) {
+    check_tensor(p.bits, ScalarType::Long, 2, op, "bits");
+    STD_TORCH_CHECK(p.bits.is_contiguous(), op, ": bits must be contiguous");
+    check_size(p.bits.size(0), csr.rows, op, "bits", "size 0");
+    check_size(p.bits.size(1), (in + 63) / 64, op, "bits", "size 1");
+  }
+  return {csr, rows, blocks,
+          has_bits ? reinterpret_cast<const uint64_t*>(p.bits.const_data_ptr<int64_t>()) : nullptr};
 }
 
 }  // namespace
 
-Tensor sparse_linear_rows(const Tensor& input, const Tensor& values,
-                          const std::optional<Tensor>& bias, const Tensor& row_ptr,
-                          const Tensor& col) {
+Tensor sparse_product(const Tensor& input, const Tensor& values, const std::optional<Tensor>& bias,
+                      const PatternArgs& p, int64_t activation, bool feature_major) {
   const char* op = "sparse_linear";
   const DType dtype = dtype_of(input, op, "input");
   STD_TORCH_CHECK(input.is_cpu() && input.dim() == 2, op, ": input must be a CPU matrix");
-  const Compressed w = compressed_of(row_ptr, col, input.size(1), op, "row_ptr", "col");
+  const Weight w = weight_of(p, input.size(1), op);
   check_tensor(values, input.scalar_type(), 1, op, "values");
-  STD_TORCH_CHECK(values.size(0) >= w.nnz, op, ": values must hold at least ", w.nnz,
+  STD_TORCH_CHECK(values.size(0) >= w.csr.nnz, op, ": values must hold at least ", w.csr.nnz,
                   " elements, got ", values.size(0));
+  STD_TORCH_CHECK(activation >= 0 && activation <= 2, op, ": activation must be 0, 1 or 2, got ",
+                  activation);
   if (bias.has_value()) {
     check_tensor(*bias, input.scalar_type(), 1, op, "bias");
-    check_size(bias->size(0), w.rows, op, "bias", "size 0");
+    check_size(bias->size(0), w.csr.rows, op, "bias", "size 0");
   }
-  const Tensor x = rows_of(input), dense = dense_of(values);
+  const Tensor x = laid_out(input), dense = dense_of(values);
   std::optional<Tensor> shift;
   if (bias.has_value()) shift = dense_of(*bias);
-  Tensor out = empty({input.size(0), w.rows}, input.scalar_type());
-  Scratch room(is_half(dtype) ? w.nnz * sizeof(float) : 0);
-  const void* v = widened(dense, dtype, w.nnz, room.take(0));
-  product(w, v, matrix_of(x, dtype), input.size(1), shift.has_value() ? shift->data_ptr() : nullptr,
+  Tensor out = empty_matrix(input.size(0), w.csr.rows, input.scalar_type(), feature_major);
+  product(w, dense.data_ptr(), matrix_of(x, dtype),
+          {shift.has_value() ? shift->data_ptr() : nullptr, static_cast<Activation>(activation)},
           matrix_of(out, dtype));
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(const Tensor& grad, const Tensor& input,
-                                                          const Tensor& values,
-                                                          const Tensor& row_ptr, const Tensor& col,
-                                                          const Tensor& col_ptr, const Tensor& row,
-                                                          const Tensor& perm, bool need_input,
-                                                          bool need_values, bool need_bias) {
+std::tuple<Tensor, Tensor, Tensor> sparse_gradients(const Tensor& grad, const Tensor& input,
+                                                    const Tensor& values, const PatternArgs& p,
+                                                    bool need_input, bool need_values,
+                                                    bool need_bias) {
   const char* op = "sparse_linear_backward";
   const DType dtype = dtype_of(grad, op, "grad");
   STD_TORCH_CHECK(grad.is_cpu() && grad.dim() == 2, op, ": grad must be a CPU matrix");
   STD_TORCH_CHECK(input.is_cpu() && input.dim() == 2, op, ": input must be a CPU matrix");
   STD_TORCH_CHECK(input.scalar_type() == grad.scalar_type(), op,
                   ": grad and input must have the same dtype");
-  const Compressed w = compressed_of(row_ptr, col, input.size(1), op, "row_ptr", "col");
-  const int64_t nnz = w.nnz;
+  Gradients a{.w = weight_of(p, input.size(1), op)};
+  const Csr& w = a.w.csr;
   check_size(grad.size(0), input.size(0), op, "grad", "size 0");
   check_size(grad.size(1), w.rows, op, "grad", "size 1");
   STD_TORCH_CHECK(values.dim() == 1, op, ": values must have 1 dimension, got ", values.dim());
-  STD_TORCH_CHECK(values.size(0) >= nnz, op, ": values must hold at least ", nnz, " elements, got ",
-                  values.size(0));
-  const Tensor g = rows_of(grad);
-  const ArrayKernels& arrays = array_kernels();
+  STD_TORCH_CHECK(values.size(0) >= w.nnz, op, ": values must hold at least ", w.nnz,
+                  " elements, got ", values.size(0));
+  const Tensor g = laid_out(grad), x = need_values ? laid_out(input) : input;
 
-  Tensor grad_input =
-      empty({need_input ? input.size(0) : 0, need_input ? input.size(1) : 0}, input.scalar_type());
+  Tensor grad_input = empty_matrix(need_input ? input.size(0) : 0, need_input ? w.cols : 0,
+                                   input.scalar_type(), need_input && is_feature_major(input));
   Tensor grad_values = empty({need_values ? values.size(0) : 0}, grad.scalar_type());
   Tensor grad_bias = empty({need_bias ? w.rows : 0}, grad.scalar_type());
-  const bool half = is_half(dtype);
-  const size_t values_bytes = Scratch::round_up(nnz * acc_bytes_of(dtype));
-  const size_t bias_bytes = Scratch::round_up(w.rows * acc_bytes_of(dtype));
-  Scratch room(values_bytes * (need_input + half) + bias_bytes);
-  Gradients a{.w = w, .wt = {nullptr, nullptr, input.size(1), 1, nnz}, .g = matrix_of(g, dtype)};
+  std::optional<Tensor> dense;
   if (need_input) {
     check_tensor(values, grad.scalar_type(), 1, op, "values");  // read here only
-    check_index(perm, 1, op, "perm");
-    check_size(perm.size(0), nnz, op, "perm", "size 0");
-    a.wt = compressed_of(col_ptr, row, w.rows, op, "col_ptr", "row");
-    check_size(a.wt.rows, input.size(1), op, "col_ptr", "size 1");
-    check_size(a.wt.nnz, nnz, op, "row", "size 0");
-    void* in_csc_order = room.take(values_bytes);
-    STD_TORCH_CHECK(arrays.permute(dtype, dense_of(values).data_ptr(),
-                                   perm.const_data_ptr<int32_t>(), nnz, in_csc_order),
-                    op, ": perm must lie in [0, nnz)");
-    a.values = in_csc_order;
+    check_index(p.perm, 1, op, "perm");
+    check_size(p.perm.size(0), w.nnz, op, "perm", "size 0");
+    a.columns = tiled_of(p.col_ptr, p.tile_row, w.cols, w.rows, op, "col_ptr", "tile_row");
+    check_size(a.columns.nnz, w.nnz, op, "tile_row", "size 0");
+    dense = dense_of(values);
+    a.values = dense->data_ptr();
+    a.perm = p.perm.const_data_ptr<int32_t>();
     a.grad_input = matrix_of(grad_input, dtype);
   }
-  const Tensor x = need_values ? rows_of(input) : input;
+  a.g = matrix_of(g, dtype);
   a.x = matrix_of(x, dtype);
-  if (need_values) a.grad_values = half ? room.take(values_bytes) : grad_values.data_ptr();
-  if (need_bias) a.grad_bias = half ? room.take(bias_bytes) : grad_bias.data_ptr();
-  gradients(a);
-  if (half && need_values) arrays.narrow(dtype, a.grad_values, nnz, grad_values.data_ptr());
-  if (half && need_bias) arrays.narrow(dtype, a.grad_bias, w.rows, grad_bias.data_ptr());
-  if (need_values && values.size(0) > nnz) {
-    Tensor tail = torch::stable::narrow(grad_values, 0, nnz, values.size(0) - nnz);
+  if (need_values) a.grad_values = grad_values.data_ptr();
+  if (need_bias) a.grad_bias = grad_bias.data_ptr();
+  STD_TORCH_CHECK(gradients(a), op, ": perm must lie in [0, nnz)");
+  if (need_values && values.size(0) > w.nnz) {
+    Tensor tail = torch::stable::narrow(grad_values, 0, w.nnz, values.size(0) - w.nnz);
     torch::stable::zero_(tail);
   }
   return {grad_input, grad_values, grad_bias};
@@ -112,9 +141,25 @@ std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(const Tensor& grad, co
 namespace {
 
 Tensor sparse_linear(const Tensor& input, const Tensor& values, const std::optional<Tensor>& bias,
-                     const Tensor& row_ptr, const Tensor& col, const Tensor&, const Tensor&,
-                     const Tensor&) {
-  return sparse_linear_rows(input, values, bias, row_ptr, col);  // the rest is for the backward
+                     const Tensor& crow, const Tensor& col, const Tensor& row_ptr,
+                     const Tensor& tile_col, const Tensor& col_ptr, const Tensor& tile_row,
+                     const Tensor& perm, const Tensor& bits, int64_t block_rows, int64_t block_step,
+                     int64_t activation, bool feature_major) {
+  return sparse_product(
+      input, values, bias,
+      {crow, col, row_ptr, tile_col, col_ptr, tile_row, perm, bits, block_rows, block_step},
+      activation, feature_major);
+}
+
+std::tuple<Tensor, Tensor, Tensor> sparse_linear_backward(
+    const Tensor& grad, const Tensor& input, const Tensor& values, const Tensor& crow,
+    const Tensor& col, const Tensor& row_ptr, const Tensor& tile_col, const Tensor& col_ptr,
+    const Tensor& tile_row, const Tensor& perm, const Tensor& bits, int64_t block_rows,
+    int64_t block_step, bool need_input, bool need_values, bool need_bias) {
+  return sparse_gradients(
+      grad, input, values,
+      {crow, col, row_ptr, tile_col, col_ptr, tile_row, perm, bits, block_rows, block_step},
+      need_input, need_values, need_bias);
 }
 
 }  // namespace

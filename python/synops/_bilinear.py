@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ._library import Op, _vmap_loop
+from ._reference.sparse.sparse_linear import is_feature_major
 
 
 def _shape_only(t: Tensor) -> Tensor:
@@ -27,22 +28,32 @@ def _shape_only(t: Tensor) -> Tensor:
 
 
 class BilinearOp:
-    """A pair of ops: ``forward`` is ``name(input, weight, bias, *topology)``.
+    """A pair of ops: ``forward`` is ``name(input, weight, bias, *topology, *options)``.
 
     Args:
         name: of the forward op. ``backward`` is ``<name>_backward(grad, input, weight, *topology,
-            need_input, need_weight, need_bias)``; both are in the schema table.
-        out_features: from the topology and the weight, the width of the output.
+            need_input, need_weight, need_bias)``; both are in the schema table. A topology is
+            tensors and, after them, numbers.
+        out_features: from the weight and the topology, the width of the output.
+        options: whether the forward ends in ``activation, feature_major``. Only activation 0 is
+            linear and has a gradient; the gradient of the input has the layout of the input.
     """
 
-    def __init__(self, name: str, out_features: Callable[..., int]):
-        def fake(input: Tensor, weight: Tensor, bias: Any, *topology: Tensor) -> Tensor:
-            return input.new_empty(input.shape[0], out_features(weight, *topology))
+    def __init__(self, name: str, out_features: Callable[..., int], options: bool = False):
+        self._options = (0, False) if options else ()
+
+        def empty(like: Tensor, rows: int, cols: int, feature_major: bool) -> Tensor:
+            return like.new_empty(cols, rows).t() if feature_major else like.new_empty(rows, cols)
+
+        def fake(input: Tensor, weight: Tensor, bias: Any, *rest: Any) -> Tensor:
+            cols = out_features(weight, *rest)
+            return empty(input, input.shape[0], cols, options and rest[-1])
 
         def fake_backward(grad: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> Any:
             *_, need_input, need_weight, need_bias = rest
+            rows, cols = input.shape if need_input else (0, 0)
             return (
-                input.new_empty(input.shape if need_input else (0, 0)),
+                empty(input, rows, cols, options and need_input and is_feature_major(input)),
                 weight.new_empty(weight.shape if need_weight else (0,) * weight.dim()),
                 grad.new_empty(grad.shape[1] if need_bias else 0),
             )
@@ -65,15 +76,21 @@ class BilinearOp:
 
     def _save_forward(self, ctx: Any, inputs: Any, output: Tensor) -> None:
         input, weight, _, *topology = inputs
+        if self._options:
+            *topology, activation, _ = topology
+            if activation != 0:
+                raise NotImplementedError(f"{self.forward.name}: activation has no gradient here")
         need_input, need_weight, *_ = ctx.needs_input_grad
+        tensors = [t for t in topology if isinstance(t, Tensor)]
+        ctx.numbers = topology[len(tensors) :]
         ctx.save_for_backward(
             input if need_weight else _shape_only(input),
             weight if need_input else _shape_only(weight),
-            *topology,
+            *tensors,
         )
 
     def _backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, *topology = ctx.saved_tensors
+        input, weight, *topology = *ctx.saved_tensors, *ctx.numbers
         need_input, need_weight, need_bias, *_ = needs = ctx.needs_input_grad
         to_input, to_weight, to_bias = self.backward(
             grad, input, weight, *topology, *needs[:3], backend=ctx.backend
@@ -82,17 +99,19 @@ class BilinearOp:
             to_input if need_input else None,
             to_weight if need_weight else None,
             to_bias if need_bias else None,
-            *(None,) * len(topology),
+            *(None,) * (len(topology) + len(self._options)),
         )
 
     def _save_backward(self, ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)
-        *tensors, need_input, need_weight, need_bias = inputs
+        *rest, need_input, need_weight, need_bias = inputs
         ctx.needs = (need_input, need_weight, need_bias)
+        tensors = [t for t in rest if isinstance(t, Tensor)]
+        ctx.numbers = rest[len(tensors) :]
         ctx.save_for_backward(*tensors)
 
     def _double_backward(self, ctx: Any, *ggs: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, input, weight, *topology = ctx.saved_tensors
+        grad, input, weight, *topology = *ctx.saved_tensors, *ctx.numbers
         ggx, ggw, ggb = (g if need else None for g, need in zip(ggs, ctx.needs, strict=True))
         if ggw is not None:
             ggw = ggw.contiguous()
@@ -101,9 +120,9 @@ class BilinearOp:
         if ctx.needs_input_grad[0]:
             terms = []
             if ggx is not None:
-                terms.append(self.forward(ggx, weight, None, *topology, **more))
+                terms.append(self.forward(ggx, weight, None, *topology, *self._options, **more))
             if ggw is not None:
-                terms.append(self.forward(input, ggw, None, *topology, **more))
+                terms.append(self.forward(input, ggw, None, *topology, *self._options, **more))
             if ggb is not None:
                 terms.append(ggb.expand_as(grad))
             to_grad = sum(terms[1:], start=terms[0]) if terms else None

@@ -18,8 +18,11 @@ class Stem(NamedTuple):
     schemas: tuple[str, ...] = ()
 
 
-# A Pattern crosses into an op as these five int32 tensors (see sparse/_pattern.py).
-_PATTERN = "Tensor row_ptr, Tensor col, Tensor col_ptr, Tensor row, Tensor perm"
+# A Pattern crosses into an op as these eight tensors and two numbers (see sparse/_pattern.py).
+_PATTERN = (
+    "Tensor crow, Tensor col, Tensor row_ptr, Tensor tile_col, Tensor col_ptr, Tensor tile_row,"
+    " Tensor perm, Tensor bits, int block_rows, int block_step"
+)
 
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
@@ -28,16 +31,21 @@ TABLE: dict[str, dict[str, Stem]] = {
             (
                 "pattern_from_mask(Tensor mask) -> (Tensor, Tensor)",
                 "pattern_plan(Tensor crow, Tensor col, SymInt in_features)"
-                " -> (Tensor, Tensor, Tensor, Tensor)",
-                "pattern_gather(Tensor weight, Tensor row_ptr, Tensor col) -> Tensor",
-                "pattern_scatter(Tensor values, Tensor row_ptr, Tensor col, SymInt in_features)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "pattern_bits(Tensor crow, Tensor col, SymInt in_features) -> Tensor",
+                "pattern_blocks(Tensor crow, Tensor col) -> Tensor",
+                "pattern_split(Tensor values, Tensor select, SymInt count) -> (Tensor, Tensor)",
+                "pattern_merge(Tensor selected, Tensor rest, Tensor select) -> Tensor",
+                "pattern_gather(Tensor weight, Tensor crow, Tensor col) -> Tensor",
+                "pattern_scatter(Tensor values, Tensor crow, Tensor col, SymInt in_features)"
                 " -> Tensor",
             ),
         ),
         "sparse_linear": Stem(
             "op",
             (
-                f"sparse_linear(Tensor input, Tensor values, Tensor? bias, {_PATTERN}) -> Tensor",
+                f"sparse_linear(Tensor input, Tensor values, Tensor? bias, {_PATTERN}, int activation,"
+                " bool feature_major) -> Tensor",
                 f"sparse_linear_backward(Tensor grad, Tensor input, Tensor values, {_PATTERN},"
                 " bool need_input, bool need_values, bool need_bias) -> (Tensor, Tensor, Tensor)",
             ),

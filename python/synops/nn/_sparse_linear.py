@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .._check import check_shape, check_tensor, dtype_name, fail
 from ..sparse import Pattern, sparse_linear
@@ -18,7 +20,8 @@ _DENSE_KEYS = (
     ("weight_orig", "weight_mask"),
     ("parametrizations.weight.original", "parametrizations.weight.0.mask"),
 )
-_PLAN = ("row_ptr", "col_ptr", "row", "perm")
+# Of a Pattern's tensors, those that are derived from crow and col.
+_PLAN = ("row_ptr", "tile_col", "col_ptr", "tile_row", "perm", "bits")
 
 
 class SparseLinear(nn.Module):
@@ -34,6 +37,8 @@ class SparseLinear(nn.Module):
         pattern: :class:`synops.sparse.Pattern`, a bool mask ``(out, in)``, or ``"infer"``: no
             entries until the first state_dict is loaded, whose non-zero entries then become the
             pattern.
+        activation, feature_major: as in :func:`synops.sparse.sparse_linear`; :func:`chain_` sets
+            them for layers in a row.
 
     Attributes:
         values: ``(capacity,)`` Parameter, the weight at the kept entries in CSR order.
@@ -55,9 +60,11 @@ class SparseLinear(nn.Module):
     crow: Tensor
     col: Tensor
     row_ptr: Tensor
+    tile_col: Tensor
     col_ptr: Tensor
-    row: Tensor
+    tile_row: Tensor
     perm: Tensor
+    bits: Tensor
 
     def __init__(
         self,
@@ -68,6 +75,8 @@ class SparseLinear(nn.Module):
         dtype: torch.dtype | None = None,
         *,
         pattern: Pattern | Tensor | str,
+        activation: str | None = None,
+        feature_major: bool = False,
     ):
         infer = isinstance(pattern, str)
         pattern = _as_pattern(pattern, (out_features, in_features))
@@ -77,6 +86,7 @@ class SparseLinear(nn.Module):
         values = torch.empty(pattern.capacity, device=device, dtype=dtype)
         shift = torch.empty(out_features, device=device, dtype=dtype) if bias else None
         self._set_up(pattern, values, shift)
+        self.activation, self.feature_major = activation, feature_major
         self.infer = infer
         self.reset_parameters()
 
@@ -84,6 +94,8 @@ class SparseLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = pattern.shape
         self.infer = False
+        self.activation: str | None = None
+        self.feature_major = False
         self._capacity = pattern.capacity
         self._set_pattern(pattern)
         self.values = nn.Parameter(values)
@@ -117,7 +129,14 @@ class SparseLinear(nn.Module):
         return layer.train(linear.training)
 
     def to_linear(self) -> nn.Linear:
-        """The dense layer with the same weight and bias, zeros where nothing was kept."""
+        """The dense layer with the same weight and bias, zeros where nothing was kept.
+
+        Raises:
+            ValueError: the layer has an activation, which an ``nn.Linear`` has not.
+        """
+        if self.activation is not None:
+            op = "SparseLinear.to_linear"
+            fail(ValueError, op, "activation", "be None (put it behind the layer)", self.activation)
         shape = {"in_features": self.in_features, "out_features": self.out_features}
         linear = nn.utils.skip_init(
             nn.Linear,
@@ -139,18 +158,32 @@ class SparseLinear(nn.Module):
         """The kept entries, on the device of the layer."""
         # on the path of every call: nn.Module's attribute look-up would be most of its cost
         b = self._buffers
-        return Pattern(
+        pattern = Pattern(
             (self.out_features, self.in_features),
             self._capacity,
-            *(b["row_ptr"], b["col"], b["col_ptr"], b["row"], b["perm"]),  # type: ignore[arg-type]
+            *(b["crow"], b["col"], b["row_ptr"], b["tile_col"]),  # type: ignore[arg-type]
+            *(b["col_ptr"], b["tile_row"], b["perm"], b["bits"]),  # type: ignore[arg-type]
+            self._block,
         )
+        if self._parts is None:
+            return pattern
+        leaves = [b[f"part_{i}"] for i in range(self._parts.num_leaves)]
+        return replace(pattern, parts=pytree.tree_unflatten(leaves, self._parts))
 
     def _set_pattern(self, pattern: Pattern) -> None:
         # crow and col are the pattern as it is saved; the rest is derived from them.
+        self._block = pattern.block
         self.register_buffer("crow", pattern.crow)
         self.register_buffer("col", pattern.col)
         for name in _PLAN:
             self.register_buffer(name, getattr(pattern, name), persistent=False)
+        for name in [name for name in self._buffers if name.startswith("part_")]:
+            del self._buffers[name]
+        self._parts: pytree.TreeSpec | None = None
+        if pattern.parts is not None:
+            leaves, self._parts = pytree.tree_flatten(pattern.parts)
+            for i, leaf in enumerate(leaves):
+                self.register_buffer(f"part_{i}", leaf, persistent=False)
 
     def reset_parameters(self) -> None:
         """The initial values of ``nn.Linear`` at the kept entries (draws the dense weight once)."""
@@ -168,7 +201,14 @@ class SparseLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in)`` -> ``(..., out)``."""
-        return sparse_linear(input, self.values, self.pattern, self.bias)
+        return sparse_linear(
+            input,
+            self.values,
+            self.pattern,
+            self.bias,
+            activation=self.activation,
+            feature_major=self.feature_major,
+        )
 
     def extra_repr(self) -> str:
         """As nn.Linear's, with the density."""
@@ -176,6 +216,8 @@ class SparseLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, nnz={self.col.shape[0]}, "
             f"density={self.pattern.density:.4g}"
+            + (f", activation={self.activation!r}" if self.activation else "")
+            + (", feature_major=True" if self.feature_major else "")
         )
 
     def _load_from_state_dict(

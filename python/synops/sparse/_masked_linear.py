@@ -75,7 +75,8 @@ def masked_linear(
             return linear(input, mask.scatter(mask.gather(weight)), bias)
         values = mask.gather(weight, backend=backend)
         return on_rows(
-            lambda rows: _sparse_linear(rows, values, bias, *mask.tensors, backend=backend), input
+            lambda rows: _sparse_linear(rows, values, bias, *mask.args, 0, False, backend=backend),
+            input,
         )
     if dense:
         return linear(input, torch.where(mask, weight, 0), bias)
