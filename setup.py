@@ -1,4 +1,5 @@
-"""Builds synops._C from csrc/: op files once, kernel files (.inc) once per instruction set.
+"""Builds synops._C from csrc/: op files once, kernel files (.inc) once per instruction set; and
+synops._autograd from csrc/autograd, which fits one torch only and may fail to build.
 
 Everything else about the package is in pyproject.toml. torch is not a build requirement on
 purpose: pip would fetch its newest CUDA build (gigabytes) into a throw-away environment. Have
@@ -37,6 +38,12 @@ class Build(BuildExtension):
     """Compiles every kernel file for one instruction set in one call, then the op files."""
 
     def build_extension(self, ext):
+        if ext.name == "synops._autograd":
+            try:
+                super().build_extension(ext)
+            except Exception as error:  # a later torch: calls with gradients are slower
+                print(f"synops._autograd is left out: {error}", file=sys.stderr)
+            return
         for isa, flags in ISA_FLAGS.items():
             flags = [*CXX_FLAGS, *flags, f"-DCPU_CAPABILITY={isa}", f"-DCPU_CAPABILITY_{isa}"]
             flags.append("-std=c++20")
@@ -65,9 +72,13 @@ class Build(BuildExtension):
         return stubs
 
 
-extension = CppExtension(
+kernels = CppExtension(
     "synops._C",
-    sorted(str(p.relative_to(ROOT)) for p in CSRC.rglob("*.cpp") if p.parent.name != "sanitize"),
+    sorted(
+        str(p.relative_to(ROOT))
+        for p in CSRC.rglob("*.cpp")
+        if p.parent.name not in ("autograd", "sanitize")
+    ),
     # first in line: torch ships a pybind11 of its own that refuses the stable-ABI macro
     include_dirs=[pybind11.get_include(), str(CSRC.absolute())],
     depends=[str(p) for p in CSRC.rglob("*") if p.suffix in (".h", ".inc")],
@@ -75,6 +86,16 @@ extension = CppExtension(
     extra_compile_args={"cxx": CXX_FLAGS},
 )
 # the stable ABI needs libtorch_cpu alone; torch_python would tie the module to one release
-extension.libraries = [lib for lib in extension.libraries if lib != "torch_python"]
+kernels.libraries = [lib for lib in kernels.libraries if lib != "torch_python"]
 
-setup(ext_modules=[extension], cmdclass={"build_ext": Build})
+autograd = CppExtension(
+    "synops._autograd",
+    ["csrc/autograd/module.cpp"],
+    include_dirs=[str(CSRC.absolute())],  # with torch's own pybind11: its exceptions pass through
+    depends=["csrc/autograd/node.h"],
+    define_macros=[("SYNOPS_TORCH_VERSION", f'"{torch.__version__}"')],
+    extra_compile_args={"cxx": CXX_FLAGS},
+    optional=True,
+)
+
+setup(ext_modules=[kernels, autograd], cmdclass={"build_ext": Build})

@@ -247,6 +247,7 @@ def test_show_config():
         "instruction set",
         "threads",
         "C++ part",
+        "autograd        C++ node",
         "cpu",
     ):
         assert part in text

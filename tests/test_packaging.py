@@ -14,6 +14,7 @@ import pathlib, sys, torch, synops
 from synops import sparse
 import synops._backend as b
 assert b.native_error is None, b.native_error
+assert synops._node.error is None, synops._node.error
 x = torch.randn(6, 5)
 pattern = sparse.Pattern.from_mask(torch.rand(4, 5) < .5)
 values = torch.randn(pattern.nnz)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ._library import Op, _vmap_loop
+from ._node import Gradient
 from ._reference.sparse.sparse_linear import is_feature_major
 
 
@@ -27,20 +28,35 @@ def _shape_only(t: Tensor) -> Tensor:
     return t.new_empty(1).expand(t.shape)
 
 
+def _save(ctx: Any, *args: Any) -> None:
+    """Keeps arguments for the backward, tensors where autograd watches them."""
+    ctx.save_for_backward(*(a for a in args if isinstance(a, Tensor)))
+    ctx.others = [(i, a) for i, a in enumerate(args) if not isinstance(a, Tensor)]
+
+
+def _saved(ctx: Any) -> list[Any]:
+    args = list(ctx.saved_tensors)
+    for i, a in ctx.others:
+        args.insert(i, a)
+    return args
+
+
 class BilinearOp:
     """A pair of ops: ``forward`` is ``name(input, weight, bias, *topology, *options)``.
 
     Args:
         name: of the forward op. ``backward`` is ``<name>_backward(grad, input, weight, *topology,
-            need_input, need_weight, need_bias)``; both are in the schema table. A topology is
-            tensors and, after them, numbers.
-        out_features: from the weight and the topology, the width of the output.
-        options: whether the forward ends in ``activation, feature_major``. Only activation 0 is
-            linear and has a gradient; the gradient of the input has the layout of the input.
+            need_input, need_weight, need_bias)``; both are in the schema table. The topology may
+            be tensors and plain values.
+        out_features: from the weight and all arguments behind the bias, the width of the output.
+        options: whether the forward op ends in ``activation, feature_major``, which the backward
+            op does not take. Only activation 0 is linear and has a gradient; the gradient of the
+            input has the layout of the input.
     """
 
     def __init__(self, name: str, out_features: Callable[..., int], options: bool = False):
-        self._options = (0, False) if options else ()
+        # what double backward calls the forward op with
+        self._forward_only = (0, False) if options else ()
 
         def empty(like: Tensor, rows: int, cols: int, feature_major: bool) -> Tensor:
             return like.new_empty(cols, rows).t() if feature_major else like.new_empty(rows, cols)
@@ -65,6 +81,8 @@ class BilinearOp:
             backward=self._backward,
             vmap=self._vmap,
             leading=3,
+            # input is read for the weight's gradient, weight for the input's
+            gradient=Gradient(f"{name}_backward", ((1,), (0,)), len(self._forward_only)),
         )
         self.backward = Op(
             f"{name}_backward",
@@ -75,54 +93,44 @@ class BilinearOp:
         )
 
     def _save_forward(self, ctx: Any, inputs: Any, output: Tensor) -> None:
-        input, weight, _, *topology = inputs
-        if self._options:
-            *topology, activation, _ = topology
-            if activation != 0:
-                raise NotImplementedError(f"{self.forward.name}: activation has no gradient here")
+        input, weight, _, *topology = inputs[: len(inputs) - len(self._forward_only)]
+        if self._forward_only and inputs[-2] != 0:
+            raise NotImplementedError(f"{self.forward.name}: activation has no gradient here")
         need_input, need_weight, *_ = ctx.needs_input_grad
-        tensors = [t for t in topology if isinstance(t, Tensor)]
-        ctx.numbers = topology[len(tensors) :]
-        ctx.save_for_backward(
+        ctx.arguments = len(inputs)
+        _save(
+            ctx,
             input if need_weight else _shape_only(input),
             weight if need_input else _shape_only(weight),
-            *tensors,
+            *topology,
         )
 
     def _backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, *topology = *ctx.saved_tensors, *ctx.numbers
-        need_input, need_weight, need_bias, *_ = needs = ctx.needs_input_grad
-        to_input, to_weight, to_bias = self.backward(
-            grad, input, weight, *topology, *needs[:3], backend=ctx.backend
-        )
-        return (
-            to_input if need_input else None,
-            to_weight if need_weight else None,
-            to_bias if need_bias else None,
-            *(None,) * (len(topology) + len(self._options)),
-        )
+        needs = ctx.needs_input_grad[:3]
+        grads = self.backward(grad, *_saved(ctx), *needs, backend=ctx.backend)
+        wanted = (g if need else None for g, need in zip(grads, needs, strict=True))
+        return *wanted, *(None,) * (ctx.arguments - 3)
 
     def _save_backward(self, ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)
-        *rest, need_input, need_weight, need_bias = inputs
+        *args, need_input, need_weight, need_bias = inputs
         ctx.needs = (need_input, need_weight, need_bias)
-        tensors = [t for t in rest if isinstance(t, Tensor)]
-        ctx.numbers = rest[len(tensors) :]
-        ctx.save_for_backward(*tensors)
+        _save(ctx, *args)
 
     def _double_backward(self, ctx: Any, *ggs: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, input, weight, *topology = *ctx.saved_tensors, *ctx.numbers
+        grad, input, weight, *topology = _saved(ctx)
         ggx, ggw, ggb = (g if need else None for g, need in zip(ggs, ctx.needs, strict=True))
         if ggw is not None:
             ggw = ggw.contiguous()
         more = {"backend": ctx.backend}
+        forward_rest = (None, *topology, *self._forward_only)  # without bias
         to_grad = to_input = to_weight = None
         if ctx.needs_input_grad[0]:
             terms = []
             if ggx is not None:
-                terms.append(self.forward(ggx, weight, None, *topology, *self._options, **more))
+                terms.append(self.forward(ggx, weight, *forward_rest, **more))
             if ggw is not None:
-                terms.append(self.forward(input, ggw, None, *topology, *self._options, **more))
+                terms.append(self.forward(input, ggw, *forward_rest, **more))
             if ggb is not None:
                 terms.append(ggb.expand_as(grad))
             to_grad = sum(terms[1:], start=terms[0]) if terms else None

@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-# These run on every call: names looked up once, sizes without building a torch.Size.
+# These run on every call. So names are looked up once, and a tensor is asked as little as can be:
+# t.shape takes 0.08 us, t.size(0) 0.17, t.dtype and t.layout 0.04, t.is_cpu 0.04, t.device 0.06.
 _STRIDED = torch.strided
 FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
@@ -45,17 +46,18 @@ def check_float(op: str, argument: str, value: Any) -> None:
 
 def check_like(op: str, argument: str, value: Any, like: Tensor, name: str = "input") -> None:
     """A tensor with the dtype and on the device of ``like``."""
-    check_tensor(op, argument, value)
+    if not isinstance(value, Tensor) or value.layout is not _STRIDED:
+        check_tensor(op, argument, value)
     if value.dtype is not like.dtype:
         rule = f"have the dtype of {name} ({dtype_name(like.dtype)})"
         fail(TypeError, op, argument, rule, dtype_name(value.dtype))
-    if value.device != like.device:
+    if not (value.is_cpu and like.is_cpu):
         check_device(op, argument, value, like, name)
 
 
 def check_device(op: str, argument: str, value: Tensor, like: Tensor, name: str = "input") -> None:
     """On the device of ``like``."""
-    if value.device != like.device:
+    if not (value.is_cpu and like.is_cpu) and value.device != like.device:
         fail(ValueError, op, argument, f"be on the device of {name} ({like.device})", value.device)
 
 
@@ -69,15 +71,10 @@ def check_shape(op: str, argument: str, value: Tensor, names: str, shape: tuple[
 def check_linear(op: str, input: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> None:
     """input (..., in) and bias (out,) of a linear layer with a weight of shape (out, in)."""
     out_features, in_features = shape
-    if input.dim() == 0 or input.size(-1) != in_features:
-        fail(
-            ValueError,
-            op,
-            "input",
-            f"have shape (..., in) = (..., {in_features})",
-            tuple(input.shape),
-        )
+    size = input.shape
+    if not size or size[-1] != in_features:
+        rule = f"have shape (..., in) = (..., {in_features})"
+        fail(ValueError, op, "input", rule, tuple(size))
     if bias is not None:
         check_like(op, "bias", bias, input)
-        if bias.dim() != 1 or bias.size(0) != out_features:
-            check_shape(op, "bias", bias, "(out,)", (out_features,))
+        check_shape(op, "bias", bias, "(out,)", (out_features,))

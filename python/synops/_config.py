@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from . import __version__, _backend
+from . import __version__, _backend, _node
 from ._schema import address
 
 
@@ -102,6 +102,7 @@ def show_config() -> str:
         "torch": torch.__version__,
         "triton": _version("triton"),
         "C++ part": f"built with torch {native.torch_version}" if native else _backend.native_error,
+        "autograd": f"Python ({_node.error})" if _node.error else "C++ node",
         "instruction set": native.cpu_capability() if native else "-",
         "threads": str(torch.get_num_threads()),
         "backend": _backend.requested(None),

@@ -44,8 +44,8 @@ TABLE: dict[str, dict[str, Stem]] = {
         "sparse_linear": Stem(
             "op",
             (
-                f"sparse_linear(Tensor input, Tensor values, Tensor? bias, {_PATTERN}, int activation,"
-                " bool feature_major) -> Tensor",
+                f"sparse_linear(Tensor input, Tensor values, Tensor? bias, {_PATTERN},"
+                " int activation, bool feature_major) -> Tensor",
                 f"sparse_linear_backward(Tensor grad, Tensor input, Tensor values, {_PATTERN},"
                 " bool need_input, bool need_values, bool need_bias) -> (Tensor, Tensor, Tensor)",
             ),

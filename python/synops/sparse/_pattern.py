@@ -44,8 +44,8 @@ class Pattern:
         perm: ``(nnz,)``, int32. CSR position of every entry of ``tile_row``.
         bits: ``(out, words)``, int64. A bit an element of the weight, or empty.
         block: rows with equal columns, how many and how far apart; ``(1, 1)`` without that.
-        parts: a Pattern of row blocks, the Pattern of all other entries, and ``(nnz,)``, bool, which
-            entries are in the first; or None. Made where that is the faster way.
+        parts: a Pattern of row blocks, the Pattern of all other entries, and ``(nnz,)``, bool,
+            which entries are in the first; or None. Made where that is the faster way.
     """
 
     shape: tuple[int, int]
