@@ -5,5 +5,14 @@ __version__ = "0.1.0"
 from . import nn, sparse
 from ._backend import backend
 from ._config import set_cpu_capability, show_config, which
+from ._sparsify import sparsify_
 
-__all__ = ["backend", "nn", "set_cpu_capability", "show_config", "sparse", "which"]
+__all__ = [
+    "backend",
+    "nn",
+    "set_cpu_capability",
+    "show_config",
+    "sparse",
+    "sparsify_",
+    "which",
+]

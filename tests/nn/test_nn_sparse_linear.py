@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.ao.pruning import WeightNormSparsifier
 from torch.nn.utils import parametrize, prune
 
 from synops.nn import SparseLinear
@@ -286,6 +287,31 @@ def test_from_linear_sees_the_last_optimizer_step(mask, x):
     torch.optim.SGD(linear.parameters(), lr=1.0).step()
     sparse = SparseLinear.from_linear(linear)
     torch.testing.assert_close(sparse(x), linear(x))
+
+
+def test_from_linear_takes_ao_pruning(mask, x):
+    """Its mask, a kept weight of exactly 0 included; and it is trained, even if made untracked."""
+    linear = nn.Linear(20, 12)
+    sparsifier = WeightNormSparsifier()
+    sparsifier.prepare(nn.Sequential(linear), [{"tensor_fqn": "0.weight"}])
+    hidden = linear.parametrizations.weight
+    hidden[0].mask.copy_(mask)
+    with torch.no_grad():
+        hidden.original.view(-1)[mask.view(-1).nonzero()[0]] = 0
+        sparse = SparseLinear.from_linear(linear)
+    assert torch.equal(sparse.pattern.mask(), mask)
+    assert sparse.values.requires_grad
+    torch.testing.assert_close(sparse(x), linear(x))
+
+
+def test_from_linear_takes_a_pruned_bias(mask, x):
+    linear = nn.Linear(20, 12)
+    prune.custom_from_mask(linear, "bias", mask[:, 0])
+    with torch.no_grad():
+        linear.bias_orig += 1  # linear.bias is computed before the next forward
+    sparse = SparseLinear.from_linear(linear, mask)
+    assert sparse.bias.requires_grad
+    torch.testing.assert_close(sparse.bias, linear.bias_orig * mask[:, 0])
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .._check import check_shape, check_tensor, dtype_name, fail
 from ..sparse import Pattern, sparse_linear
+from ._pruned import masked
 
 # A dense weight under the names that nn.Linear, nn.utils.prune and parametrize save it by, and the
 # mask that goes with it.
@@ -106,7 +107,8 @@ class SparseLinear(nn.Module):
         """The kept weights and the bias of a dense layer, copied.
 
         Args:
-            linear: ``nn.Linear``; pruned by ``nn.utils.prune`` or parametrized, too.
+            linear: ``nn.Linear``; pruned by ``nn.utils.prune`` or ``torch.ao.pruning``, or
+                parametrized, too.
             mask: :class:`Pattern` or bool ``(out, in)``. Default: the mask of a pruned layer,
                 otherwise the non-zero entries.
 
@@ -120,12 +122,12 @@ class SparseLinear(nn.Module):
         if mask is None:
             mask = found
         pattern = _as_pattern(mask, tuple(weight.shape), op, "mask").to(weight.device)
-        bias = None if linear.bias is None else linear.bias.detach().clone()
+        bias, trains_bias = _bias_of(linear)
         layer = cls.__new__(cls)  # without the random numbers that the constructor draws
         layer._set_up(pattern, _padded(pattern, pattern.gather(weight.detach())), bias)
         layer.values.requires_grad_(weight.requires_grad)
         if layer.bias is not None:
-            layer.bias.requires_grad_(linear.bias.requires_grad)
+            layer.bias.requires_grad_(trains_bias)
         return layer.train(linear.training)
 
     def to_linear(self) -> nn.Linear:
@@ -291,16 +293,24 @@ class SparseLinear(nn.Module):
 
 def _weight_and_mask(op: str, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     """The weight that the layer would use now, and its non-zero (or unmasked) entries."""
-    original = getattr(linear, "weight_orig", None)
-    if original is None and isinstance(getattr(linear, "weight_g", None), Tensor):
+    found = masked(linear, "weight")
+    if found is not None:
+        return found
+    if isinstance(getattr(linear, "weight_g", None), Tensor):
         fail(ValueError, op, "linear", "be without weight_norm (remove it first)", linear)
-    if original is None:
-        return linear.weight, linear.weight != 0
-    # prune computes linear.weight before a forward: after an optimizer step it is a step behind.
-    mask = getattr(linear, "weight_mask", None)
-    if mask is None:
+    if getattr(linear, "weight_orig", None) is not None:
         fail(ValueError, op, "linear", "be without spectral_norm (remove it first)", linear)
-    return original, mask != 0
+    return linear.weight, linear.weight != 0
+
+
+def _bias_of(linear: nn.Linear) -> tuple[Tensor | None, bool]:
+    """A copy of the bias that the layer would use now, and whether it is trained."""
+    found = masked(linear, "bias")
+    if found is not None:
+        return found.finished, found.original.requires_grad
+    if linear.bias is None:
+        return None, False
+    return linear.bias.detach().clone(), linear.bias.requires_grad
 
 
 def _as_pattern(
