@@ -16,8 +16,9 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check install --quiet
 NPROC := $(shell nproc 2>/dev/null || echo 2)
 export MAX_JOBS ?= $(NPROC)
 OUT ?= out
+TODAY := $(shell date -u +%F)
 
-.PHONY: demo test bench bench-history lint format peers gpu sanitize build clean help
+.PHONY: demo test bench goals bench-history lint format peers gpu sanitize build clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,6 +50,9 @@ test: build  ## build and pass the tests
 bench: build  ## today's best against synops, side by side on this machine
 	$(PYTHON) -m synops bench
 
+goals: build  ## measured against wanted (6 to 11 minutes), also in benchmarks/results
+	$(PYTHON) -m synops bench --table goals --table peers --json benchmarks/results/$(TODAY)-goals.json
+
 # Ratios alone unless BENCH says otherwise: the whole suite takes most of an hour a commit.
 bench-history: build  ## asv over the commits in RANGE, pages in .asv/html (readable offline)
 	$(PYTHON) -m asv machine --yes
@@ -58,6 +62,7 @@ bench-history: build  ## asv over the commits in RANGE, pages in .asv/html (read
 peers: build  ## parity and speed against released peers (installs them)
 	PATH="$(abspath $(dir $(PYTHON))):$$PATH" $(PIP) --no-build-isolation --no-deps -r benchmarks/requirements-peers.txt
 	$(PYTHON) -m pytest -m peers
+	$(PYTHON) -m synops bench --table peers --json benchmarks/results/$(TODAY)-peers.json
 
 lint: $(if $(VENV),$(VENV)/.deps)  ## ruff, clang-format, mypy
 	$(PYTHON) -m ruff check .

@@ -16,10 +16,10 @@ import torch
 
 from synops import _bench, _restart
 from synops.benchmarks import publish
-from synops.benchmarks.common import interleave, memory, registry
+from synops.benchmarks.common import disturbance, interleave, memory, registry
 from synops.benchmarks.common import suite as suites
 from synops.benchmarks.common.call import largest_error
-from synops.benchmarks.common.compare import Row, compare
+from synops.benchmarks.common.compare import ONE_THREAD, Row, compare
 from synops.benchmarks.common.public import public
 from synops.benchmarks.common.report import format_speedup, format_time
 
@@ -46,6 +46,10 @@ NAMES = {
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
     "sparse.masked_linear.MaskedLinearMemory": (("synops", "torch"), _LINEAR_MEMORY),
+    "sparse.mlp.MLP": (
+        ("synops", "torch", "synops_unchained"),
+        ("4 layers 128x1024x1024 d=.01", "2 layers 1x8x8 d=.5"),
+    ),
     "sparse.pattern.PatternFromMask": (("synops", "torch"), _PATTERN),
     "sparse.pattern.PatternGather": (("synops", "torch"), _PATTERN),
     "sparse.pattern.PatternScatter": (("synops", "torch"), _PATTERN),
@@ -124,7 +128,12 @@ CHOICES = [
     for impl in suite.impls
     if impl != suites.COMPILE  # test_compiled: seconds each
 ]
-COMPILED = [s for s in registry.pairs("sparse") if suites.COMPILE in s.impls]
+COMPILED = [
+    pytest.param(suite, impl, id=f"{suite.__name__}-{impl}")
+    for suite in registry.pairs("sparse")
+    for impl in (*suite.impls, *suite.table_impls)
+    if suites.COMPILE in impl
+]
 
 
 class TestRunning:
@@ -172,14 +181,27 @@ class TestRunning:
             assert max(row.errors.values()) < 1e-6, row
             assert row.baseline in row.times
 
+    def test_implementations_of_tables_agree(self):
+        (kind,) = (kind for kind in registry.pairs("sparse") if kind.table_impls)
+        impls = {"synops", "torch", *kind.table_impls}  # masked_compile: test_compiled
+        for mode in kind.modes:
+            row = compare(kind, kind.smallest(), mode, impls=impls, seconds=0.0, min_sample=1e-5)
+            assert row.errors.keys() == {"synops", "torch", "csr_linear"}
+            assert max(row.errors.values()) < 1e-6, row
+
+    def test_more_threads_are_beside_one(self):
+        kind = next(registry.pairs("sparse"))
+        row = compare(kind, kind.smallest(), "forward", 2, seconds=0.0, min_sample=1e-5)
+        assert ONE_THREAD in row.ratios.keys() & row.times.keys() & row.errors.keys()
+        assert row.best_other != ONE_THREAD
+        assert torch.get_num_threads() == 2
+
     @pytest.mark.slow
-    @pytest.mark.parametrize("suite", COMPILED, ids=name_of)
-    def test_compiled(self, suite):
+    @pytest.mark.parametrize(("suite", "impl"), COMPILED)
+    def test_compiled(self, suite, impl):
         size = suite.cases["128x1024x1024 d=.1"]
-        call, exact = (
-            suite().build(impl, size, dtype)
-            for impl, dtype in ((suites.COMPILE, torch.float32), ("torch", torch.float64))
-        )
+        call = suite().build(impl, size, torch.float32)
+        exact = suite().build("torch", size, torch.float64)
         for mode in suite.modes:
             assert largest_error(call.results(mode), exact.results(mode)) < 1e-5
 
@@ -252,9 +274,72 @@ class TestInterleave:
         assert 5 <= repeats <= 12
         assert interleave.repeats_for(clock.function("a", 1.0), clock, 5e-3) == 1
 
+    def test_threads_of_each_function(self):
+        seen = []
+        functions = [lambda i=i: seen.append((i, torch.get_num_threads())) for i in range(2)]
+        timer = interleave.timer_for(2)
+        interleave.interleave(functions, timer, seconds=0.0, min_sample=1e-6, threads=[2, 1])
+        assert set(seen) == {(0, 2), (1, 1)}
+
     def test_clocks(self):
         assert interleave.timer_for(1).__name__ == "thread_time"
         assert interleave.timer_for(2).__name__ == "perf_counter"
+
+
+class TestDisturbance:
+    def test_only_quiet_rounds_count(self, monkeypatch):
+        clock = Clock()
+        waits = iter([0, 0, 0, 9, 9, 9, 9, 18])  # before and after each of four rounds
+        monkeypatch.setattr(disturbance, "waited", lambda: next(waits))
+        functions = [clock.function("a", 1e-3), clock.function("b", 2e-3)]
+        noted = disturbance.Disturbance()
+        first, second = interleave.interleave(
+            functions,
+            clock,
+            seconds=0.0,
+            min_rounds=4,
+            min_sample=1e-4,
+            disturbance=noted,
+        )
+        assert noted.quiet() == [0, 2]
+        assert noted.best(2) == [0, 2]
+        assert noted.share(2) <= disturbance.QUIET < noted.share(4)
+        assert len(first) == len(second) == 4  # for fewer than asked are quiet
+
+    def test_the_least_disturbed_where_none_is_quiet(self):
+        noted = disturbance.Disturbance()
+        noted.shares = [0.5, 0.1, 0.9, 0.3]
+        assert noted.best(2) == [1, 3]
+        assert noted.share(2) == 0.3
+
+    @pytest.mark.parametrize(("patience", "rounds"), [(1e9, 22), (0.0, 2)])
+    def test_it_goes_on_until_enough_are_quiet(self, monkeypatch, patience, rounds):
+        shares = iter([1.0] * 20 + [0.0] * 2)
+        noted = disturbance.Disturbance()
+        monkeypatch.setattr(noted, "begin", lambda: None)
+        monkeypatch.setattr(noted, "end", lambda: noted.shares.append(next(shares)))
+        monkeypatch.setattr(interleave, "_PATIENCE", patience)
+        clock = Clock()
+        (times,) = interleave.interleave(
+            [clock.function("a", 1e-3)], clock, seconds=1e-9, min_rounds=2, disturbance=noted
+        )
+        assert len(noted.shares) == rounds
+        assert len(times) == 2
+
+    def test_waiting_is_seen(self):
+        noted = disturbance.disturbance_for(2)
+        if noted is None:
+            pytest.skip("the system does not tell")
+        assert disturbance.disturbance_for(1) is None
+        assert disturbance.disturbance_for(2, "cuda") is None
+        threads = 2 * os.cpu_count()  # so that they cannot all run
+        code = "import time; t = time.time()\nwhile time.time() < t + 0.4: pass"
+        others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(threads)]
+        noted.begin()
+        while any(other.poll() is None for other in others):
+            sum(range(1000))
+        noted.end()
+        assert noted.shares[0] > disturbance.QUIET
 
 
 @pytest.mark.skipif(not GLIBC, reason="resident memory is read on Linux")
@@ -337,6 +422,22 @@ class TestCommand:
         assert f"allocator: {document['allocator']}" in table
         assert {"date", "processor", "instruction set", "synops"} <= document.keys()
 
+    def test_table_json(self, tmp_path):
+        file = tmp_path / "goals.json"
+        arguments = ("--table", "goals", "--case", r"^60x784x300 d=.1$", "--quick")
+        table = python("-m", "synops", "bench", *arguments, "--json", str(file))
+        document = json.loads(file.read_text())
+        assert [Row(**row).key for row in document["rows"]] == [
+            ("sparse.sparse_linear", "60x784x300 d=.1", mode, threads)
+            for threads in (1, 2)
+            for mode in ("forward", "forward_backward")
+        ]
+        assert [goal["goal"] for goal in document["goals"]] == [6.5, 7, 6.5, 7]
+        for row, goal in zip(document["rows"], document["goals"], strict=True):
+            assert goal["measured"] == pytest.approx(1 / row["ratios"]["torch"])
+            assert f"{goal['measured']:.3g}x ({goal['goal']:.3g}x)" in table
+        assert re.search(r"goals met: \d of 2 at 1 thread, \d of \d at 2 threads", table)
+
     def test_both_allocators(self, tmp_path, monkeypatch):
         kind = next(registry.pairs("sparse"))
         row = compare(kind, kind.smallest(), "forward", seconds=0.0, min_sample=1e-5)
@@ -352,6 +453,15 @@ class TestCommand:
     def test_unknown_family(self, capsys):
         assert self.run("sparce") == 2
         assert "family must be one of" in capsys.readouterr().err
+
+    def test_unknown_table(self, capsys):
+        assert self.run("--table", "goal") == 2
+        assert "--table must be one of goals, peers" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("regex", ["9x9", "("])
+    def test_no_case(self, capsys, regex):
+        assert self.run("--case", regex) == 2
+        assert capsys.readouterr().err
 
     def test_no_threads(self, capsys):
         assert self.run("--threads", "0") == 2

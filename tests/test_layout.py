@@ -28,6 +28,7 @@ LAYERS = [
 
 # Files beside the ops of a family, each with what it is.
 HELPERS = {
+    "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
     "tests/sparse/sparse_samples.py",  # inputs, answers and shapes
     "tests/sparse/sparse_layers.py",  # the public forms behind one face

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 
 import torch
 
 from .call import Call, largest_error
-from .interleave import MIN_SAMPLE, interleave, ratio, timer_for
+from .disturbance import QUIET, disturbance_for
+from .interleave import MIN_ROUNDS, MIN_SAMPLE, interleave, ratio, timer_for
 from .suite import COMPILE, SYNOPS, ForwardSuite
+
+ONE_THREAD = "synops_1_thread"  # synops beside itself, wherever a row has more threads
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,10 @@ class Row:
     Attributes:
         times: median seconds by implementation.
         ratios: time of synops over that of each other one, as asv tracks it (smaller is better).
+            That over ONE_THREAD tells what the other threads bring.
         errors: largest error against float64, relative to scale, by implementation.
+        waited: at more than one thread, the share of the time that was waited for a processor in
+            the rounds that counted; None where it is not known.
     """
 
     op: str
@@ -30,11 +38,17 @@ class Row:
     times: dict[str, float]
     ratios: dict[str, float]
     errors: dict[str, float]
+    waited: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str, int]:
         """What makes the row the same in two runs."""
         return self.op, self.case, self.mode, self.threads
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes had the processors too much for the times to be believed."""
+        return self.waited is not None and self.waited > QUIET
 
     @property
     def best_other(self) -> str | None:
@@ -43,13 +57,18 @@ class Row:
         return min(names, key=self.times.__getitem__, default=None)
 
 
-def _calls(suite: ForwardSuite, case: str, device: str) -> dict[str, Call]:
+@lru_cache(maxsize=8)  # what the rows of one case share
+def _call(kind: type[ForwardSuite], case: str, impl: str, dtype: torch.dtype, device: str) -> Call:
+    return kind().build(impl, kind.size(case), dtype, device)
+
+
+def _calls(
+    kind: type[ForwardSuite], case: str, impls: Iterable[str], device: str
+) -> dict[str, Call]:
     calls = {}
-    for impl in suite.impls:
-        if impl == COMPILE:  # seconds to compile, and no faster than the baseline: asv has it
-            continue
+    for impl in impls:
         try:
-            calls[impl] = suite.build(impl, suite.cases[case], device=device)
+            calls[impl] = _call(kind, case, impl, torch.float32, device)
         except NotImplementedError:
             continue
     return calls
@@ -62,21 +81,38 @@ def compare(
     threads: int = 1,
     device: str = "cpu",
     *,
+    impls: Iterable[str] | None = None,
     seconds: float = 2.0,
     min_sample: float = MIN_SAMPLE,
 ) -> Row:
-    """Measures one row. Leaves torch at ``threads`` threads."""
+    """Measures one row. Leaves torch at ``threads`` threads.
+
+    ``impls`` are synops, the baseline and others; by default those of ``kind`` that need no
+    compiling, which takes seconds and is no faster than the baseline (asv has it).
+    """
+    if impls is None:
+        impls = [impl for impl in kind.impls if impl != COMPILE]
     torch.set_num_threads(threads)
-    suite = kind()
-    calls = _calls(suite, case, device)
-    exact = suite.build(suite.baseline, suite.cases[case], torch.float64, device).results(mode)
-    errors = {name: largest_error(call.results(mode), exact) for name, call in calls.items()}
+    calls = _calls(kind, case, impls, device)
+    counts = dict.fromkeys(calls, threads)
+    if threads > 1:
+        calls[ONE_THREAD] = calls[SYNOPS]
+        counts[ONE_THREAD] = 1
+    exact = _call(kind, case, kind.baseline, torch.float64, device).results(mode)
+    errors = {}
+    for name, call in calls.items():
+        torch.set_num_threads(counts[name])
+        errors[name] = largest_error(call.results(mode), exact)
+    disturbance = disturbance_for(threads, device)
     samples = interleave(
         [getattr(call, mode) for call in calls.values()],
         timer_for(threads, device),
         seconds=seconds,
         min_sample=min_sample,
+        threads=list(counts.values()),
+        disturbance=disturbance,
     )
+    torch.set_num_threads(threads)
     times = dict(zip(calls, samples, strict=True))
     return Row(
         op=kind.op,
@@ -87,4 +123,5 @@ def compare(
         times={name: median(taken) for name, taken in times.items()},
         ratios={n: ratio(times[SYNOPS], taken) for n, taken in times.items() if n != SYNOPS},
         errors=errors,
+        waited=None if disturbance is None else disturbance.share(MIN_ROUNDS),
     )

@@ -15,10 +15,14 @@ from statistics import median
 
 import torch
 
+from .disturbance import Disturbance
+
 Function = Callable[[], object]
 Timer = Callable[[], float]
 
 MIN_SAMPLE = 5e-3  # seconds
+MIN_ROUNDS = 5
+_PATIENCE = 3  # times as long as asked, until rounds are quiet
 
 
 def timer_for(threads: int, device: str = "cpu") -> Timer:
@@ -57,8 +61,10 @@ def interleave(
     timer: Timer,
     *,
     seconds: float = 1.0,
-    min_rounds: int = 5,
+    min_rounds: int = MIN_ROUNDS,
     min_sample: float = MIN_SAMPLE,
+    threads: Sequence[int] | None = None,
+    disturbance: Disturbance | None = None,
 ) -> list[list[float]]:
     """Seconds a call of every function, one entry a round.
 
@@ -68,23 +74,47 @@ def interleave(
         seconds: rounds go on for this long (wall time).
         min_rounds: but there are at least so many.
         min_sample: seconds that a sample must last.
+        threads: of torch, for each function; default as they are. Setting them is not timed, and
+            they stay at those of the function that comes last.
+        disturbance: takes note of the rounds. Only those that nothing disturbed are returned, and
+            it goes on for up to three times as long until there are enough.
     """
-    for function in functions:
-        function()
-    repeats = [repeats_for(function, timer, min_sample) for function in functions]
+
+    def turn(i: int) -> Function:
+        if threads is not None:
+            torch.set_num_threads(threads[i])
+        return functions[i]
+
+    for i in range(len(functions)):
+        turn(i)()
+    repeats = [repeats_for(turn(i), timer, min_sample) for i in range(len(functions))]
     times: list[list[float]] = [[] for _ in functions]
     order = list(range(len(functions)))
     collecting = gc.isenabled()
     gc.disable()
     try:
-        deadline = time.perf_counter() + seconds
-        while len(times[0]) < min_rounds or time.perf_counter() < deadline:
+        start = time.perf_counter()
+
+        def enough() -> bool:
+            took = time.perf_counter() - start
+            if len(times[0]) < min_rounds or took < seconds:
+                return False
+            quiet = disturbance is None or len(disturbance.quiet()) >= min_rounds
+            return quiet or took > _PATIENCE * seconds
+
+        while not enough():
+            if disturbance:
+                disturbance.begin()
             for i in order:
-                times[i].append(sample(functions[i], repeats[i], timer))
+                times[i].append(sample(turn(i), repeats[i], timer))
             order.reverse()  # none is always the one that comes after the same other
+            if disturbance:
+                disturbance.end()
     finally:
         if collecting:
             gc.enable()
+    if disturbance:
+        return [[taken[i] for i in disturbance.best(min_rounds)] for taken in times]
     return times
 
 

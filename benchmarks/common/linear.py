@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .public import public
 from .sizes import LinearSize
+from .structures import structured_mask
 
 _ROWS = 64  # of the mask at a time
 
 
 class SparseLayer(NamedTuple):
-    """A batch and a weight whose kept entries are drawn uniformly."""
+    """A batch and a weight whose kept entries are drawn uniformly, within their structure."""
 
     input: Tensor  # (batch, in)
     values: Tensor  # (nnz,), in row-major order
     crow: Tensor  # (out + 1,), int32
     col: Tensor  # (nnz,), int32
+    structure: str = "unstructured"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,6 +49,14 @@ class SparseLayer(NamedTuple):
         flat = values.new_zeros(self.shape[0] * self.shape[1])
         return flat.index_copy_(0, self.positions(), values).view(self.shape)
 
+    def pattern(self) -> Any:
+        """The Pattern that a user would make: what a structure needs, it gets here."""
+        Pattern = public("sparse.Pattern")
+        if self.structure == "unstructured":
+            return Pattern.from_csr(self.crow, self.col, self.shape)
+        # Groups that are interleaved need telling: no part of such a mask is dense.
+        return Pattern.from_mask(self.mask())
+
     def kept(self, grad_input: Tensor, grad_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients as every implementation has them: a dense weight's at the kept entries."""
         if grad_weight.dim() == 2:
@@ -53,19 +65,27 @@ class SparseLayer(NamedTuple):
 
 
 def sparse_layer(
-    size: LinearSize, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    size: LinearSize, dtype: torch.dtype = torch.float32, device: str = "cpu", *, seed: int = 0
 ) -> SparseLayer:
     """The layer of a size: the same float32 numbers at every call, then converted."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     input = torch.randn(size.batch, size.in_features, generator=g)
     counts, columns = [torch.zeros(1, dtype=torch.long)], []
-    for first in range(0, size.out_features, _ROWS):
-        rows = min(_ROWS, size.out_features - first)
-        mask = torch.rand(rows, size.in_features, generator=g) < size.density
+    for mask in _masks(size, g):
         counts.append(mask.sum(1))
         columns.append(mask.nonzero()[:, 1])
     crow, col = torch.cat(counts).cumsum(0).int(), torch.cat(columns).int()
     values = torch.randn(col.shape[0], generator=g) / size.in_features**0.5
-    return SparseLayer(
-        input.to(device, dtype), values.to(device, dtype), crow.to(device), col.to(device)
-    )
+    numbers = input.to(device, dtype), values.to(device, dtype)
+    return SparseLayer(*numbers, crow.to(device), col.to(device), size.structure)
+
+
+def _masks(size: LinearSize, generator: torch.Generator) -> Iterator[Tensor]:
+    """The mask from the top to the bottom."""
+    if size.structure != "unstructured":
+        shape = (size.out_features, size.in_features)
+        yield structured_mask(size.structure, shape, size.density, generator)
+        return
+    for first in range(0, size.out_features, _ROWS):
+        rows = min(_ROWS, size.out_features - first)
+        yield torch.rand(rows, size.in_features, generator=generator) < size.density

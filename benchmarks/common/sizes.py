@@ -13,11 +13,24 @@ class LinearSize(NamedTuple):
     out_features: int
     density: float
     source: str
+    structure: str = "unstructured"  # or one of structures.py
 
     @property
     def work(self) -> int:
         """Multiply-adds of the dense product."""
         return self.batch * self.in_features * self.out_features
+
+
+class StackSize(NamedTuple):
+    """Layers of one size after another; only a square one fits itself."""
+
+    layers: int
+    layer: LinearSize
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of the dense products."""
+        return self.layers * self.layer.work
 
 
 _MLP = (
@@ -30,6 +43,8 @@ _LENET = (
 )
 _FFN = "feed-forward layer of BERT-base and GPT-2 small, 512 tokens"
 _ATTENTION = "attention projection of Llama 7B, 8 tokens: a weight of 64 MB when dense"
+_TOKEN = "the same layer at one token"
+_G2G = "2048 units in 4 groups with sparse links between them (G2GNet, arXiv:2508.14140), batch 64"
 _OVERHEAD = "next to no arithmetic: the cost of a call"
 
 LINEAR: dict[str, LinearSize] = {
@@ -47,4 +62,38 @@ LINEAR_THREADED: dict[str, LinearSize] = {
 }
 LINEAR_MEMORY: dict[str, LinearSize] = {
     "8x4096x4096 d=.01": LinearSize(8, 4096, 4096, 0.01, _ATTENTION),
+}
+STACKS: dict[str, StackSize] = {
+    "4 layers 128x1024x1024 d=.01": StackSize(4, LINEAR["128x1024x1024 d=.01"]),
+    "2 layers 1x8x8 d=.5": StackSize(2, LINEAR["1x8x8 d=.5"]),
+}
+
+_TABLES = (
+    ((128, 1024, 1024), ".2 .1 .05 .02 .01", "unstructured", _MLP),
+    ((60, 784, 300), ".2 .1 .05 .02 .01", "unstructured", _LENET),
+    ((512, 768, 3072), ".2 .1 .05 .01", "unstructured", _FFN),
+    ((8, 4096, 4096), ".2 .1 .05 .01", "unstructured", _ATTENTION),
+    ((1, 4096, 4096), ".2 .1 .05 .01", "unstructured", _TOKEN),
+    ((128, 1024, 1024), ".2 .1 .05", "rows 16x1", _MLP),
+    ((128, 1024, 1024), ".2 .1 .05", "rows 8x1", _MLP),
+    ((128, 1024, 1024), ".1", "bsr 16", _MLP),
+    ((128, 1024, 1024), ".1", "bsr 32", _MLP),
+    ((128, 1024, 1024), ".1", "bsr 64", _MLP),
+    ((64, 2048, 2048), ".256", "groups 4", _G2G),
+    ((64, 2048, 2048), ".256", "groups 4 interleaved", _G2G),
+)
+
+
+def case_name(shape: str, density: str, structure: str) -> str:
+    """``128x1024x1024 d=.1``, with the structure behind it where there is one."""
+    return f"{shape} d={density}" + ("" if structure == "unstructured" else f" {structure}")
+
+
+# For tables (tables.py) alone: asv does not run them.
+LINEAR_TABLES: dict[str, LinearSize] = {
+    case_name("x".join(map(str, shape)), density, structure): LinearSize(
+        *shape, float(density), source, structure
+    )
+    for shape, densities, structure, source in _TABLES
+    for density in densities.split()
 }

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from .call import Call
+from .disturbance import disturbance_for
 from .interleave import Timer, interleave, ratio, repeats_for, timer_for
 from .memory import MB, peak_growth
 
@@ -31,6 +32,8 @@ class Suite(ABC):
         impls: "synops", "torch", and others; append only.
         baseline: the one of them that a good user would write today.
         cases: sizes by name; append only, first the one that represents the op.
+        table_impls, table_cases: further ones, for tables (tables.py): neither asv nor ``bench``
+            by itself runs them.
         threads: of torch.
     """
 
@@ -38,6 +41,8 @@ class Suite(ABC):
     impls: ClassVar[tuple[str, ...]]
     baseline: ClassVar[str] = "torch"
     cases: ClassVar[dict[str, Any]]
+    table_impls: ClassVar[tuple[str, ...]] = ()
+    table_cases: ClassVar[dict[str, Any]] = {}
     modes: ClassVar[tuple[str, ...]] = ()
     threads: ClassVar[int] = 1
 
@@ -59,6 +64,11 @@ class Suite(ABC):
         Raises:
             NotImplementedError: not for this case, or not in this version of synops.
         """
+
+    @classmethod
+    def size(cls, case: str) -> Any:
+        """The size that is called ``case``, of a table or not."""
+        return cls.cases[case] if case in cls.cases else cls.table_cases[case]
 
     @classmethod
     def smallest(cls) -> str:
@@ -100,7 +110,8 @@ class ForwardSuite(Suite):
         """Time of synops over the time of ``impl``; for synops itself, the noise of the method."""
         ours = self.build(SYNOPS, self.cases[case])
         functions = [getattr(call, mode) for call in (ours, self.call)]
-        return ratio(*interleave(functions, self.timer))
+        disturbance = disturbance_for(self.threads)
+        return ratio(*interleave(functions, self.timer, disturbance=disturbance))
 
 
 class TrainingSuite(ForwardSuite):

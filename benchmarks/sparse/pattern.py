@@ -11,7 +11,7 @@ from ..common import suite
 from ..common.call import Call, Tensors
 from ..common.linear import sparse_layer
 from ..common.public import public
-from ..common.sizes import LINEAR, LinearSize
+from ..common.sizes import LINEAR, LINEAR_TABLES, LinearSize
 
 # The batch of these sizes is not used.
 CASES = {
@@ -39,6 +39,7 @@ class PatternFromMask(suite.ForwardSuite):
     op = "sparse.Pattern.from_mask"
     impls = ("synops", "torch")
     cases = CASES
+    table_cases = LINEAR_TABLES
 
     def build(
         self, impl: str, size: LinearSize, dtype: torch.dtype = torch.float32, device: str = "cpu"
