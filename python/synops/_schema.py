@@ -58,14 +58,16 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " bool need_input, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)",
             ),
         ),
+        "spmm": Stem("composite"),
+        "sddmm": Stem("composite"),
     },
 }
 
 
 def address(name: str) -> tuple[str, str]:
-    """Family and stem of the op called ``name``."""
+    """Family and stem of the op, or of the composite, called ``name``."""
     for family, stems in TABLE.items():
         for stem, entry in stems.items():
-            if any(schema.split("(")[0] == name for schema in entry.schemas):
+            if stem == name or any(schema.split("(")[0] == name for schema in entry.schemas):
                 return family, stem
     raise KeyError(f"no op called {name!r} in the schema table")

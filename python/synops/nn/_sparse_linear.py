@@ -58,6 +58,8 @@ class SparseLinear(nn.Module):
 
     values: nn.Parameter
     bias: nn.Parameter | None
+    activation: str | None
+    feature_major: bool
     crow: Tensor
     col: Tensor
     row_ptr: Tensor
@@ -95,7 +97,7 @@ class SparseLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = pattern.shape
         self.infer = False
-        self.activation: str | None = None
+        self.activation = None
         self.feature_major = False
         self._capacity = pattern.capacity
         self._set_pattern(pattern)

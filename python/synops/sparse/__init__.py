@@ -2,6 +2,8 @@
 
 from ._masked_linear import masked_linear
 from ._pattern import Pattern
+from ._sddmm import sddmm
 from ._sparse_linear import sparse_linear
+from ._spmm import spmm
 
-__all__ = ["Pattern", "masked_linear", "sparse_linear"]
+__all__ = ["Pattern", "masked_linear", "sddmm", "sparse_linear", "spmm"]

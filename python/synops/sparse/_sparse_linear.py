@@ -12,6 +12,7 @@ from torch.nn.functional import gelu, relu
 from .._bilinear import BilinearOp, autocast, autocast_enabled, on_rows
 from .._check import check_device, check_float, check_like, check_linear, fail
 from .._library import _functorch_active
+from ._layout import PARTS_ROWS, layout
 from ._pattern import Pattern
 from ._pattern_ops import split
 
@@ -19,13 +20,11 @@ from ._pattern_ops import split
 # .91 of its time at density .5, 1.12 at .6, 1.34 at .7; behind a mask .76, 1.06 and 1.23.
 DENSE_ABOVE = 0.6
 
-# Batch rows from which the two products of a Pattern with parts cost less than one.
-PARTS_ROWS = 16
-
 # Their places are the codes of the op.
 ACTIVATIONS = (None, "relu", "gelu")
 
-_op = BilinearOp("sparse_linear", lambda values, crow, *_: crow.shape[0] - 1, options=True).forward
+_pair = BilinearOp("sparse_linear", lambda values, crow, *_: crow.shape[0] - 1, options=True)
+_op = _pair.forward
 
 
 def sparse_linear(
@@ -139,11 +138,15 @@ def route(
     bias: Tensor | None = None,
     **options: Any,
 ) -> tuple[bool, str]:
-    """Never dense; says when the dense product would be faster (for ``synops.which``)."""
-    if input.device.type == "cpu" and pattern.density > DENSE_ABOVE:
-        rule = f"slower than dense above density {DENSE_ABOVE}"
-        return False, f"density {pattern.density:.3g}: {rule}, which masked_linear takes by itself"
-    return False, f"density {pattern.density:.3g}"
+    """Never dense; says which layout the product goes by, and when the dense product would be
+    faster (for ``synops.which``)."""
+    why = f"density {pattern.density:.3g}"
+    if input.device.type == "cpu":
+        rows = input.numel() // max(1, input.shape[-1])
+        why += f", {layout(pattern, rows, input.dtype)}"
+        if pattern.density > DENSE_ABOVE and pattern.block == (1, 1) and pattern.parts is None:
+            why += f"; slower than dense above density {DENSE_ABOVE}, which masked_linear takes"
+    return False, why
 
 
 def _check_args(input: Tensor, values: Tensor, pattern: Pattern, bias: Tensor | None) -> None:

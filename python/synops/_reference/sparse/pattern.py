@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# As in csrc/sparse/formats.h: the narrowest of these tiles in which a row has RUN_ENTRIES entries on
-# average; else one tile, of at most WIDEST_TILE columns (16-bit indices).
+# As in csrc/sparse/formats.h: the narrowest of these tiles in which a row has RUN_ENTRIES entries
+# on average; else one tile, of at most WIDEST_TILE columns (16-bit indices).
 TILES = (128, 256)
 WIDEST_TILE = 65536
 RUN_ENTRIES = 10
