@@ -223,14 +223,15 @@ class Pattern:
             capacity = _integer(op, "capacity", capacity)
             if capacity < nnz:
                 fail(ValueError, op, "capacity", f"be at least nnz = {nnz}", capacity)
-        plan = ops.plan(crow, col, shape[1])
+        row_ptr, tile_col, col_ptr, tile_row, perm = ops.plan(crow, col, shape[1])
         bits, block = crow.new_empty((0, 0), dtype=torch.int64), 1
         if not traced(crow):
             if crow.device.type == "cpu" and nnz >= BITS_ABOVE * shape[0] * shape[1]:
                 bits = ops.bits(crow, col, shape[1])
             block = int(ops.blocks(crow, col))
         length = nnz if capacity is None else capacity
-        return cls(shape, length, crow, col, *plan, bits=bits, block=(block, 1))
+        index = (crow, col, row_ptr, tile_col, col_ptr, tile_row, perm, bits)
+        return cls(shape, length, *index, block=(block, 1))
 
     def _with_parts(self, mask: Tensor, blocks: Tensor | None, step: int) -> Pattern:
         """Itself, with the entries in ``blocks`` apart: rows with equal columns, ``step`` apart."""
