@@ -2,6 +2,7 @@
 // its buffer whatever the caller passed.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 
 #include "common/arrays.h"
@@ -12,6 +13,25 @@ namespace synops {
 
 constexpr int64_t kMaxIndex = std::numeric_limits<int32_t>::max();
 
+// Whether every index lies inside what it points into. The kernels do not look; each product checks
+// the form that it goes by, once.
+inline bool inside(const Csr& w) {
+  return array_kernels().in_range(w.col, w.nnz, 0, static_cast<int32_t>(w.cols));
+}
+
+inline bool inside(const Tiled& w) {
+  if (w.rows == 0) return true;
+  // Every tile is whole but the last ones, which the last column cuts.
+  const int64_t tile = w.tile(), whole = std::min(w.tiles, w.cols / tile);
+  const ArrayKernels& arrays = array_kernels();
+  bool good = arrays.highest(w.index, w.first(whole, 0)) < tile;
+  for (int64_t t = whole; good && t < w.tiles; ++t) {
+    const int64_t begin = w.first(t, 0), count = w.first(t + 1, 0) - begin;
+    good = arrays.highest(w.index + begin, count) < std::max<int64_t>(0, w.cols - t * tile);
+  }
+  return good;
+}
+
 // (n + 1,), ascending from 0 to nnz.
 inline void check_pointers(const Tensor& ptr, int64_t nnz, const char* op, const char* name) {
   const int32_t* p = ptr.const_data_ptr<int32_t>();
@@ -20,22 +40,26 @@ inline void check_pointers(const Tensor& ptr, int64_t nnz, const char* op, const
                   ": ", name, " must ascend from 0 to nnz = ", nnz);
 }
 
-// crow (rows + 1,) and col (nnz,) with 0 <= col < cols, both int32.
-inline Csr csr_of(const Tensor& crow, const Tensor& col, int64_t cols, const char* op) {
+// crow (rows + 1,) and col (nnz,), both int32; columns are not looked at.
+inline Csr csr_unchecked(const Tensor& crow, const Tensor& col, int64_t cols, const char* op) {
   check_index(crow, 1, op, "crow");
   check_index(col, 1, op, "col");
   const int64_t rows = crow.size(0) - 1, nnz = col.size(0);
   STD_TORCH_CHECK(cols <= kMaxIndex && nnz <= kMaxIndex, op, ": sizes must fit in int32");
   check_pointers(crow, nnz, op, "crow");
-  const int32_t* i = col.const_data_ptr<int32_t>();
-  STD_TORCH_CHECK(array_kernels().in_range(i, nnz, 0, static_cast<int32_t>(cols)), op,
-                  ": col must lie in [0, ", cols, ")");
-  return {crow.const_data_ptr<int32_t>(), i, rows, cols, nnz};
+  return {crow.const_data_ptr<int32_t>(), col.const_data_ptr<int32_t>(), rows, cols, nnz};
 }
 
-// ptr (tiles * rows + 1,), int32, and index (nnz,), int16 read as unsigned.
-inline Tiled tiled_of(const Tensor& ptr, const Tensor& index, int64_t rows, int64_t cols,
-                      const char* op, const char* ptr_name, const char* index_name) {
+// The same with 0 <= col < cols.
+inline Csr csr_of(const Tensor& crow, const Tensor& col, int64_t cols, const char* op) {
+  const Csr w = csr_unchecked(crow, col, cols, op);
+  STD_TORCH_CHECK(inside(w), op, ": col must lie in [0, ", cols, ")");
+  return w;
+}
+
+// ptr (tiles * rows + 1,), int32, and index (nnz,), int16 read as unsigned and not looked at.
+inline Tiled tiled_unchecked(const Tensor& ptr, const Tensor& index, int64_t rows, int64_t cols,
+                             const char* op, const char* ptr_name, const char* index_name) {
   check_index(ptr, 1, op, ptr_name);
   check_tensor(index, ScalarType::Short, 1, op, index_name);
   STD_TORCH_CHECK(index.is_contiguous(), op, ": ", index_name, " must be contiguous");
@@ -52,16 +76,8 @@ inline Tiled tiled_of(const Tensor& ptr, const Tensor& index, int64_t rows, int6
                 cols,
                 tiles,
                 nnz};
-  // Every tile is whole but the last ones, which the last column cuts.
-  const int64_t tile = w.tile(), whole = std::min(tiles, cols / tile);
-  const ArrayKernels& arrays = array_kernels();
-  const int64_t split = rows == 0 ? 0 : w.first(whole, 0);
-  bool good = tile <= kWidestTile && arrays.highest(w.index, split) < tile;
-  for (int64_t t = whole; good && t < tiles && rows > 0; ++t) {
-    const int64_t begin = w.first(t, 0), count = w.first(t + 1, 0) - begin;
-    good = arrays.highest(w.index + begin, count) < std::max<int64_t>(0, cols - t * tile);
-  }
-  STD_TORCH_CHECK(good, op, ": ", index_name, " must lie inside its tile of ", tile, " of ", cols);
+  STD_TORCH_CHECK(w.tile() <= kWidestTile, op, ": ", ptr_name, " must have tiles of at most ",
+                  kWidestTile, " columns, got ", w.tile());
   return w;
 }
 

@@ -9,9 +9,10 @@ namespace synops {
 
 struct FewRowsKernels {
   // out[b, n] = activation(sum_j values[j] * x[b, column of j] + bias[n]) for rows n0 <= n < n1.
-  void (*spmv)(const Csr& w, const void* values, const Matrix& x, const Epilogue& e,
+  // False when a column lies outside.
+  bool (*spmv)(const Csr& w, const void* values, const Matrix& x, const Epilogue& e,
                const Matrix& out, int64_t n0, int64_t n1);
-  // Values in the order of w.
+  // Values in the order of w; columns are not looked at.
   void (*spmv_tiled)(const Tiled& w, const void* values, const Matrix& x, const Epilogue& e,
                      const Matrix& out, int64_t n0, int64_t n1);
   // By a bit for each element of the weight, `words` 64-bit words a row; float32 only. False, and

@@ -7,11 +7,13 @@
 #include "sparse/product.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <optional>
 
 #include "common/arrays.h"
 #include "common/scratch.h"
+#include "sparse/compressed.h"
 #include "sparse/few_rows.h"
 #include "sparse/row_blocks_product.h"
 #include "sparse/slab.h"
@@ -23,16 +25,6 @@ namespace {
 
 // Slab widths in vectors: see the speed note in sparse_linear.inc.
 int64_t slab_vectors(const Tiled& w) { return w.tiles > 1 ? 4 : 2; }
-int64_t slab_vectors(const Csr&) { return 1; }
-
-void spmm(const SparseLinearKernels& k, const Tiled& w, const void* values, const Slab& x,
-          const Epilogue& e, const Matrix& out, int64_t n0, int64_t n1, void* partial) {
-  k.spmm(w, values, x, e, out, n0, n1, partial);
-}
-void spmm(const SparseLinearKernels& k, const Csr& w, const void* values, const Slab& x,
-          const Epilogue& e, const Matrix& out, int64_t n0, int64_t n1, void* partial) {
-  k.spmm_csr(w, values, x, e, out, n0, n1, partial);
-}
 
 // The kernels for a batch: eight rows of float32 fill half a vector of AVX-512, and a whole one of
 // AVX2 at twice the rate.
@@ -111,8 +103,8 @@ class Blocks {
 
 // The product by slabs of at most `most` vectors; values in the arithmetic type, in the order of w.
 // after(block, slab) sees every slab of x before it is overwritten.
-template <class W, class After>
-void slab_product(const Kernels& k, const W& w, const void* values, const Matrix& x,
+template <class After>
+void slab_product(const Kernels& k, const Tiled& w, const void* values, const Matrix& x,
                   const Epilogue& e, const Matrix& out, int64_t most, bool near, After&& after) {
   const Blocks blocks(k, x, w.cols, most, near);
   const int64_t threads = threads_for(x.rows * (w.nnz + w.cols + w.rows));
@@ -129,9 +121,10 @@ void slab_product(const Kernels& k, const W& w, const void* values, const Matrix
       blocks.pack(first + i, part, parts, slabs + i * blocks.bytes());
     });
     split_group(count, parts, threads, [&](int64_t i, int64_t part) {
-      spmm(k.linear, w, values, blocks.slab(first + i, slabs + i * blocks.bytes()), e,
-           blocks.block(out, first + i), part_begin(w.rows, part, parts),
-           part_begin(w.rows, part + 1, parts), partials + (i * parts + part) * partial_bytes);
+      k.linear.spmm(w, values, blocks.slab(first + i, slabs + i * blocks.bytes()), e,
+                    blocks.block(out, first + i), part_begin(w.rows, part, parts),
+                    part_begin(w.rows, part + 1, parts),
+                    partials + (i * parts + part) * partial_bytes);
     });
     for (int64_t i = 0; i < count; ++i)
       after(first + i, blocks.slab(first + i, slabs + i * blocks.bytes()));
@@ -199,6 +192,46 @@ size_t value_bytes(const Tiled& w, DType dtype) {
   return Scratch::round_up((w.nnz + 16) * acc_bytes_of(dtype));
 }
 
+bool few_rows_product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
+                      const Matrix& out) {
+  const FewRowsKernels& k = few_rows_kernels();
+  // 16 bits an index, where one tile keeps CSR order, save a quarter of the bytes.
+  const bool tiled = w.rows.tiles == 1;
+  if (tiled && !inside(w.rows)) return false;
+  std::atomic<bool> good = true;
+  split(w.csr.rows, threads_for(x.rows * w.csr.nnz), [&](int64_t n0, int64_t n1) {
+    const bool bits = w.bits != nullptr && x.dtype == DType::kFloat32 && k.spmv_bits != nullptr;
+    if (bits && k.spmv_bits(w.csr, w.bits, (w.csr.cols + 63) / 64, values, x, e, out, n0, n1))
+      return;
+    if (tiled)
+      k.spmv_tiled(w.rows, values, x, e, out, n0, n1);
+    else if (!k.spmv(w.csr, values, x, e, out, n0, n1))
+      good = false;
+  });
+  return good;
+}
+
+// In CSR order, for a batch of one vector: a run of a tile is too short for so little work an
+// entry, and the values would have to be rearranged. (Several tiles at a time, so that the slab
+// stays in L1, reads pieces of rows all over the pages of memory: twice as slow at 4096 x 4096.)
+bool csr_product(const Kernels& k, const Weight& w, const void* values, const Matrix& x,
+                 const Epilogue& e, const Matrix& out) {
+  const Blocks blocks(k, x, w.csr.cols, 1, false);
+  const int64_t threads = threads_for(x.rows * (w.csr.nnz + w.csr.cols + w.csr.rows));
+  const int64_t parts = threads == 1 ? 1 : 2 * threads;
+  Scratch slab(blocks.bytes());
+  std::atomic<bool> good = true;
+  split_group(1, parts, threads,
+              [&](int64_t, int64_t part) { blocks.pack(0, part, parts, slab.data()); });
+  split_group(1, parts, threads, [&](int64_t, int64_t part) {
+    const int64_t n0 = part_begin(w.csr.rows, part, parts);
+    const int64_t n1 = part_begin(w.csr.rows, part + 1, parts);
+    if (!k.linear.spmm_csr(w.csr, values, blocks.slab(0, slab.data()), e, out, n0, n1))
+      good = false;
+  });
+  return good;
+}
+
 // What gradients() makes room for.
 struct Room {
   const void* by_column;  // values in the order of a.columns, arithmetic type
@@ -245,9 +278,9 @@ void slab_gradients(const Kernels& k, const Gradients& a, const Room& room) {
 
 }  // namespace
 
-void product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
+bool product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
              const Matrix& out) {
-  if (x.rows == 0 || w.csr.rows == 0) return;
+  if (x.rows == 0 || w.csr.rows == 0) return true;
   if (row_blocks_pay(w, x)) return row_blocks_product(w, values, x, e, out);
   const Kernels k(x.dtype, x.rows);
   const bool few = x.rows < kFewRows;
@@ -263,34 +296,24 @@ void product(const Weight& w, const void* values, const Matrix& x, const Epilogu
     k.slab.arrange(x.dtype, values, w.csr.crow, w.rows, at, arranged);
     values = arranged;
   }
-  if (few)
-    return split(w.csr.rows, threads_for(x.rows * w.csr.nnz), [&](int64_t n0, int64_t n1) {
-      const FewRowsKernels& f = few_rows_kernels();
-      if (w.bits != nullptr && x.dtype == DType::kFloat32 && f.spmv_bits != nullptr &&
-          f.spmv_bits(w.csr, w.bits, (w.csr.cols + 63) / 64, values, x, e, out, n0, n1))
-        return;
-      // 16 bits an index, where one tile keeps CSR order, save a quarter of the bytes.
-      w.rows.tiles == 1 ? f.spmv_tiled(w.rows, values, x, e, out, n0, n1)
-                        : f.spmv(w.csr, values, x, e, out, n0, n1);
-    });
-  const auto nothing = [](int64_t, const Slab&) {};
-  if (in_csr && w.rows.tiles > 1)
-    return slab_product(k, w.csr, values, x, e, out, 1, false, nothing);
+  if (few) return few_rows_product(w, values, x, e, out);
+  if (in_csr && w.rows.tiles > 1) return csr_product(k, w, values, x, e, out);
+  if (!inside(w.rows)) return false;
   const int64_t near = near_vectors(k, x, w.rows);
   slab_product(k, w.rows, values, x, e, out, near > 0 ? near : slab_vectors(w.rows), near > 0,
-               nothing);
+               [](int64_t, const Slab&) {});
+  return true;
 }
 
 bool gradients(const Gradients& a) {
-  if (row_blocks_pay(a.w, a.g)) {
-    row_blocks_gradients(a);
-    return true;
-  }
+  if (row_blocks_pay(a.w, a.g)) return row_blocks_gradients(a);
   const DType dtype = a.g.dtype;
   const Tiled& w = a.w.rows;
   const Csr& csr = a.w.csr;
   const bool few = a.g.rows < kFewRows, half = is_half(dtype);
   const bool products = a.grad_input.data != nullptr;
+  if (products && !inside(a.columns)) return false;
+  if (a.grad_values != nullptr && !(few ? inside(csr) : inside(w))) return false;
   // Sums are made in the arithmetic type and, but of few rows, in the order of the tiles.
   const bool apart = a.grad_values != nullptr && (half || (!few && w.tiles > 1));
   const bool bias_apart = a.grad_bias != nullptr && half;

@@ -18,9 +18,9 @@ struct Weight {
 };
 
 // out[b, n] = activation(sum over the entries of row n + bias[n]). values: in the type of x, in CSR
-// order.
-void product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
-             const Matrix& out);
+// order. False when an index that is read lies outside; out is not to be used then.
+[[nodiscard]] bool product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
+                           const Matrix& out);
 
 // What a backward pass computes; a null pointer is a gradient that nobody wants.
 struct Gradients {
@@ -35,7 +35,7 @@ struct Gradients {
   void* grad_bias = nullptr;      // (out,), likewise
 };
 
-// False, and nothing written, when perm holds an index outside [0, nnz).
+// Likewise.
 [[nodiscard]] bool gradients(const Gradients& a);
 
 }  // namespace synops

@@ -120,6 +120,17 @@ class Blocked {
   int64_t most_ = 0;
 };
 
+// The columns that are read: those of the first row of each block.
+bool columns_inside(const Weight& w) {
+  const auto [rows, step] = w.blocks;
+  bool good = true;
+  for (int64_t n = 0; n < w.csr.rows; n += rows * step)
+    good = good &&
+           array_kernels().in_range(w.csr.col + w.csr.crow[n], w.csr.crow[n + step] - w.csr.crow[n],
+                                    0, static_cast<int32_t>(w.csr.cols));
+  return good;
+}
+
 }  // namespace
 
 bool row_blocks_pay(const Weight& w, const Matrix& x) {
@@ -127,8 +138,9 @@ bool row_blocks_pay(const Weight& w, const Matrix& x) {
          isa_for(x.dtype, w.blocks.rows, x.rows).has_value();
 }
 
-void row_blocks_product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
+bool row_blocks_product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
                         const Matrix& out) {
+  if (!columns_inside(w)) return false;
   const int64_t in = w.csr.cols;
   const Blocked b(w, x.dtype, x.rows, in, *isa_for(x.dtype, w.blocks.rows, x.rows));
   Scratch slabs(b.group * b.slab_bytes(in));
@@ -144,9 +156,11 @@ void row_blocks_product(const Weight& w, const void* values, const Matrix& x, co
       });
     });
   });
+  return true;
 }
 
-void row_blocks_gradients(const Gradients& a) {
+bool row_blocks_gradients(const Gradients& a) {
+  if (!columns_inside(a.w)) return false;
   const int64_t in = a.w.csr.cols, out = a.w.csr.rows, nnz = a.w.csr.nnz;
   const Blocked b(a.w, a.g.dtype, a.g.rows, out + 2 * in,
                   *isa_for(a.g.dtype, a.w.blocks.rows, a.g.rows));
@@ -194,6 +208,7 @@ void row_blocks_gradients(const Gradients& a) {
   });
   if (half && a.grad_values != nullptr) array_kernels().narrow(b.dtype, sums, nnz, a.grad_values);
   if (half && a.grad_bias != nullptr) array_kernels().narrow(b.dtype, bias, out, a.grad_bias);
+  return true;
 }
 
 }  // namespace synops

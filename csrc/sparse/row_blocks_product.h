@@ -11,8 +11,8 @@ bool row_blocks_pay(const Weight& w, const Matrix& x);
 
 // As product() and gradients(); the columns of a row are those of the first row of its block, and
 // the transpose is not read.
-void row_blocks_product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
-                        const Matrix& out);
-void row_blocks_gradients(const Gradients& a);
+[[nodiscard]] bool row_blocks_product(const Weight& w, const void* values, const Matrix& x,
+                                      const Epilogue& e, const Matrix& out);
+[[nodiscard]] bool row_blocks_gradients(const Gradients& a);
 
 }  // namespace synops

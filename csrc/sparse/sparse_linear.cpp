@@ -44,8 +44,9 @@ void check_blocks(const Csr& w, const RowBlocks& b, const char* op) {
 }
 
 Weight weight_of(const PatternArgs& p, int64_t in, const char* op) {
-  const Csr csr = csr_of(p.crow, p.col, in, op);
-  const Tiled rows = tiled_of(p.row_ptr, p.tile_col, csr.rows, in, op, "row_ptr", "tile_col");
+  const Csr csr = csr_unchecked(p.crow, p.col, in, op);
+  const Tiled rows =
+      tiled_unchecked(p.row_ptr, p.tile_col, csr.rows, in, op, "row_ptr", "tile_col");
   check_size(rows.nnz, csr.nnz, op, "tile_col", "size 0");
   if (rows.tiles > 1) {
     Scratch room(csr.rows * sizeof(int32_t));
@@ -85,9 +86,10 @@ Tensor sparse_product(const Tensor& input, const Tensor& values, const std::opti
   std::optional<Tensor> shift;
   if (bias.has_value()) shift = dense_of(*bias);
   Tensor out = empty_matrix(input.size(0), w.csr.rows, input.scalar_type(), feature_major);
-  product(w, dense.data_ptr(), matrix_of(x, dtype),
-          {shift.has_value() ? shift->data_ptr() : nullptr, static_cast<Activation>(activation)},
-          matrix_of(out, dtype));
+  const Epilogue e{shift.has_value() ? shift->data_ptr() : nullptr,
+                   static_cast<Activation>(activation)};
+  STD_TORCH_CHECK(product(w, dense.data_ptr(), matrix_of(x, dtype), e, matrix_of(out, dtype)), op,
+                  ": col and tile_col must lie inside the ", w.csr.cols, " columns of input");
   return out;
 }
 
@@ -119,7 +121,7 @@ std::tuple<Tensor, Tensor, Tensor> sparse_gradients(const Tensor& grad, const Te
     check_tensor(values, grad.scalar_type(), 1, op, "values");  // read here only
     check_index(p.perm, 1, op, "perm");
     check_size(p.perm.size(0), w.nnz, op, "perm", "size 0");
-    a.columns = tiled_of(p.col_ptr, p.tile_row, w.cols, w.rows, op, "col_ptr", "tile_row");
+    a.columns = tiled_unchecked(p.col_ptr, p.tile_row, w.cols, w.rows, op, "col_ptr", "tile_row");
     check_size(a.columns.nnz, w.nnz, op, "tile_row", "size 0");
     dense = dense_of(values);
     a.values = dense->data_ptr();
@@ -130,7 +132,8 @@ std::tuple<Tensor, Tensor, Tensor> sparse_gradients(const Tensor& grad, const Te
   a.x = matrix_of(x, dtype);
   if (need_values) a.grad_values = grad_values.data_ptr();
   if (need_bias) a.grad_bias = grad_bias.data_ptr();
-  STD_TORCH_CHECK(gradients(a), op, ": perm must lie in [0, nnz)");
+  STD_TORCH_CHECK(gradients(a), op,
+                  ": col, tile_col, tile_row and perm must lie inside what they index");
   if (need_values && values.size(0) > w.nnz) {
     Tensor tail = torch::stable::narrow(grad_values, 0, w.nnz, values.size(0) - w.nnz);
     torch::stable::zero_(tail);
