@@ -20,11 +20,12 @@ kernels = importlib.import_module("synops.kernels")
 LAUNCH = importlib.import_module("synops.kernels.common.launch")
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may have
-BUILDS = [
+LISTED = [
     build
     for module in pkgutil.walk_packages(kernels.__path__, "synops.kernels.")
     for build in getattr(importlib.import_module(module.name), "AOT", [])
 ]
+BUILDS = [build for i, build in enumerate(LISTED) if build not in LISTED[:i]]
 
 
 def function(build):
@@ -34,7 +35,7 @@ def function(build):
 
 
 def name(build):
-    sizes = [f"{k}{v}" for k, v in build.constants.items() if k.startswith("BLOCK_")]
+    sizes = [f"{k}{v}" for k, v in build.constants.items() if k.startswith("BLOCK_") or k == "R"]
     types = [kind for kind in build.signature.values() if kind.startswith("*")]
     sizes += [f"{k}{v}" for k, v in build.options.items()]
     return "-".join([function(build).__name__.strip("_"), types[0][1:], *sizes])

@@ -30,6 +30,10 @@ LAYERS = [
 HELPERS = {
     "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
+    "kernels/sparse/row_blocks.py",  # sparse_linear of rows with equal columns
+    "kernels/sparse/row_blocks_backward.py",  # its gradients
+    "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one
+    "kernels/sparse/slab.py",  # dense operands, batch innermost
     "tests/sparse/sparse_samples.py",  # inputs, answers and shapes
     "tests/sparse/sparse_layers.py",  # the public forms behind one face
     "tests/sparse/test_linear_layers.py",  # what those forms do alike

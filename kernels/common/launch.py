@@ -39,16 +39,13 @@ def require_floats(op: str, *tensors: Tensor) -> None:
         )
 
 
-def require_index(op: str, like: Tensor, *tensors: Tensor) -> None:
-    """Contiguous int32 tensors on the device of ``like``."""
+def require_index(
+    op: str, like: Tensor, *tensors: Tensor, dtype: torch.dtype = torch.int32
+) -> None:
+    """Contiguous tensors of integers on the device of ``like``."""
     for t in tensors:
         require(
-            t.dtype == torch.int32 and t.is_contiguous() and t.device == like.device,
+            t.dtype == dtype and t.is_contiguous() and t.device == like.device,
             op,
-            f"indices must be contiguous int32 on {like.device}, got {t.dtype} on {t.device}",
+            f"indices must be contiguous {dtype} on {like.device}, got {t.dtype} on {t.device}",
         )
-
-
-def unit_rows(t: Tensor) -> Tensor:
-    """``t`` (rows, columns) with adjacent columns; rows may have any stride."""
-    return t if t.stride(1) == 1 or t.shape[1] == 1 else t.contiguous()

@@ -38,6 +38,7 @@ from torch import Tensor
 from ..common.aot import NAMES, Build
 from ..common.interpreter import INTERPRETED
 from ..common.launch import OPTIONS, accumulator, require, require_floats
+from ..common.tile import dot, first_of_tile
 
 _GROUP = 8  # tiles
 # Elements between rows: offsets inside a tile of at most 128 rows are int32.
@@ -84,27 +85,6 @@ def _tuned(features: tuple[str, str], *more: str):
     )
 
 
-@triton.jit
-def _tile(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):
-    """First row and column, int64, of the program's tile: in groups of GROUP tiles along M."""
-    pid = tl.program_id(0)
-    per_group = GROUP * tl.cdiv(N, BLOCK_N)
-    first = pid // per_group * GROUP
-    height = tl.minimum(tl.cdiv(M, BLOCK_M) - first, GROUP)
-    m = first + pid % per_group % height
-    n = pid % per_group // height
-    return m.to(tl.int64) * BLOCK_M, n.to(tl.int64) * BLOCK_N
-
-
-@triton.jit
-def _dot(a, b, acc, ACC: tl.constexpr, WIDEN: tl.constexpr):
-    """acc + a @ b. WIDEN: the interpreter's numpy has no bfloat16 and would multiply its bits."""
-    if WIDEN:
-        a = a.to(ACC)
-        b = b.to(ACC)
-    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=ACC)
-
-
 @_tuned(("N", "K"), "BLOCK_B")
 @triton.jit
 def _masked_linear_kernel(
@@ -126,7 +106,7 @@ def _masked_linear_kernel(
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    n0, b0 = _tile(N, B, BLOCK_N, BLOCK_B, GROUP)
+    n0, b0 = first_of_tile(N, B, BLOCK_N, BLOCK_B, GROUP)
     n, b, k = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_K)
     # int64 up to the tile, int32 inside it: see _MAX_STRIDE
     w_ptr += n0 * w_stride_n
@@ -146,7 +126,7 @@ def _masked_linear_kernel(
             w = tl.where(kept, w, tl.zeros_like(w))
             mask_ptr += BLOCK_K * w_stride_k
         x = tl.load(x_ptr + x_at, mask=k_inside[:, None] & b_inside[None, :], other=0.0)
-        acc = _dot(w, x, acc, ACC, WIDEN)
+        acc = dot(w, x, acc, ACC, WIDEN)
         w_ptr += BLOCK_K * w_stride_k
         x_ptr += BLOCK_K
     if bias_ptr is not None:
@@ -175,7 +155,7 @@ def _masked_linear_backward_kernel(
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    o0, i0 = _tile(OUT, IN, BLOCK_O, BLOCK_N, GROUP)
+    o0, i0 = first_of_tile(OUT, IN, BLOCK_O, BLOCK_N, GROUP)
     o, i, k = tl.arange(0, BLOCK_O), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     o_inside, i_inside = o < OUT - o0, i < IN - i0
     inside = o_inside[:, None] & i_inside[None, :]
@@ -192,7 +172,7 @@ def _masked_linear_backward_kernel(
         k_inside = k < B - start
         g = tl.load(g_ptr + g_at, mask=k_inside[None, :] & o_inside[:, None], other=0.0)
         x = tl.load(x_ptr + x_at, mask=k_inside[:, None] & i_inside[None, :], other=0.0)
-        acc = _dot(g, x, acc, ACC, WIDEN)
+        acc = dot(g, x, acc, ACC, WIDEN)
         g_ptr += BLOCK_K * g_stride
         x_ptr += BLOCK_K * x_stride
     # read again: cheaper than registers held over the loop

@@ -5,8 +5,7 @@
     crow, col = where a mask is True, row by row                          pattern_from_mask
 
     weight, mask  (out, in)         row-major
-    row_ptr       (tiles + 1, out)  int32; row 0 has the row starts, the last row the row ends (the
-                                    tiles in between are for the CPU)
+    crow          (out + 1,)        int32; where rows begin and end
     col           (nnz,)            int32, ascending inside a row
     values        (nnz or more,)    in that order; what lies behind nnz is not read
 
@@ -15,10 +14,10 @@ write one place, so there are no atomics. Gather and scatter read indices and va
 bytes an entry in float32, and touch one 32-byte sector of the weight for each entry, all of it from
 density .1 on. A scatter also fills the weight with zeros once, at the speed of a memset.
 
-pattern_plan has no kernel: it is one stable sort by column and two binary searches, which torch has
+pattern_plan has no kernel: it is stable sorts and binary searches, once a pattern, which torch has
 on the GPU; the reference is what runs.
 
-Memory safety: bounds from row_ptr are clamped to nnz and columns outside the weight are skipped.
+Memory safety: bounds from crow are clamped to nnz and columns outside the weight are skipped.
 
 Reference: python/synops/_reference/sparse/pattern.py
 """
@@ -38,19 +37,18 @@ _MASK_BLOCK = 1024  # columns of one step of from_mask: 8 bytes of mask a thread
 @triton.jit
 def _pattern_gather_kernel(
     weight_ptr,  # (OUT, IN)
-    row_ptr_ptr,  # (TILES + 1, OUT)
+    crow_ptr,  # (OUT + 1,)
     col_ptr,  # (NNZ,)
     values_ptr,  # (NNZ,)
     IN,
     NNZ,
-    LAST,  # TILES * OUT
     CHUNKS,
     BLOCK: tl.constexpr,
 ):
     r = (tl.program_id(0) // CHUNKS).to(tl.int64)
     # int64: the last step may look up to CHUNKS * BLOCK past nnz, which may be 2^31 - 1
-    begin = tl.maximum(tl.load(row_ptr_ptr + r), 0).to(tl.int64)
-    end = tl.minimum(tl.load(row_ptr_ptr + LAST + r), NNZ).to(tl.int64)
+    begin = tl.maximum(tl.load(crow_ptr + r), 0).to(tl.int64)
+    end = tl.minimum(tl.load(crow_ptr + r + 1), NNZ).to(tl.int64)
     for start in range(begin + tl.program_id(0) % CHUNKS * BLOCK, end, CHUNKS * BLOCK):
         j = start + tl.arange(0, BLOCK)
         k = tl.load(col_ptr + j, mask=j < end, other=-1)
@@ -61,19 +59,18 @@ def _pattern_gather_kernel(
 @triton.jit
 def _pattern_scatter_kernel(
     values_ptr,  # (NNZ or more,)
-    row_ptr_ptr,  # (TILES + 1, OUT)
+    crow_ptr,  # (OUT + 1,)
     col_ptr,  # (NNZ,)
     weight_ptr,  # (OUT, IN), zeros
     IN,
     NNZ,
-    LAST,  # TILES * OUT
     CHUNKS,
     BLOCK: tl.constexpr,
 ):
     r = (tl.program_id(0) // CHUNKS).to(tl.int64)
     # int64: the last step may look up to CHUNKS * BLOCK past nnz, which may be 2^31 - 1
-    begin = tl.maximum(tl.load(row_ptr_ptr + r), 0).to(tl.int64)
-    end = tl.minimum(tl.load(row_ptr_ptr + LAST + r), NNZ).to(tl.int64)
+    begin = tl.maximum(tl.load(crow_ptr + r), 0).to(tl.int64)
+    end = tl.minimum(tl.load(crow_ptr + r + 1), NNZ).to(tl.int64)
     for start in range(begin + tl.program_id(0) % CHUNKS * BLOCK, end, CHUNKS * BLOCK):
         j = start + tl.arange(0, BLOCK)
         k = tl.load(col_ptr + j, mask=j < end, other=-1)
@@ -103,38 +100,37 @@ def chunks_of(nnz: int, rows: int, block: int) -> int:
     return max(1, triton.cdiv(nnz, rows * block))
 
 
-def _row_ends(op: str, like: Tensor, row_ptr: Tensor, col: Tensor) -> int:
-    """Checks the index of a weight; offset of the row ends in ``row_ptr``."""
-    require_index(op, like, row_ptr, col)
-    require(row_ptr.dim() == 2 and row_ptr.shape[0] > 1, op, "row_ptr must be (tiles + 1, out)")
+def rows_of(op: str, like: Tensor, crow: Tensor, col: Tensor) -> int:
+    """Checks compressed rows; how many they are."""
+    require_index(op, like, crow, col)
+    require(crow.dim() == 1 and crow.shape[0] > 0, op, "crow must be (out + 1,)")
     require(col.dim() == 1, op, "col must have 1 dimension")
-    return (row_ptr.shape[0] - 1) * row_ptr.shape[1]
+    return crow.shape[0] - 1
 
 
-def pattern_gather(weight: Tensor, row_ptr: Tensor, col: Tensor) -> Tensor:
-    """(out, in), (tiles + 1, out), (nnz,) -> (nnz,)"""
-    last = _row_ends("pattern_gather", weight, row_ptr, col)
+def pattern_gather(weight: Tensor, crow: Tensor, col: Tensor) -> Tensor:
+    """(out, in), (out + 1,), (nnz,) -> (nnz,)"""
+    rows = rows_of("pattern_gather", weight, crow, col)
     require(
-        weight.dim() == 2 and weight.shape[0] == row_ptr.shape[1],
+        weight.dim() == 2 and weight.shape[0] == rows,
         "pattern_gather",
-        f"weight must have {row_ptr.shape[1]} rows, got {tuple(weight.shape)}",
+        f"weight must have {rows} rows, got {tuple(weight.shape)}",
     )
     weight = weight.contiguous()
-    (rows, cols), nnz = weight.shape, col.shape[0]
+    cols, nnz = weight.shape[1], col.shape[0]
     values = weight.new_empty(nnz)
     if rows and nnz:
         chunks = chunks_of(nnz, rows, BLOCK)
         with torch.cuda.device_of(weight):
             _pattern_gather_kernel[(rows * chunks,)](
-                weight, row_ptr, col, values, cols, nnz, last, chunks, BLOCK=BLOCK, **OPTIONS
+                weight, crow, col, values, cols, nnz, chunks, BLOCK=BLOCK, **OPTIONS
             )
     return values
 
 
-def pattern_scatter(values: Tensor, row_ptr: Tensor, col: Tensor, in_features: int) -> Tensor:
-    """(nnz or more,), (tiles + 1, out), (nnz,) -> (out, in)"""
-    last = _row_ends("pattern_scatter", values, row_ptr, col)
-    rows, nnz = row_ptr.shape[1], col.shape[0]
+def pattern_scatter(values: Tensor, crow: Tensor, col: Tensor, in_features: int) -> Tensor:
+    """(nnz or more,), (out + 1,), (nnz,) -> (out, in)"""
+    rows, nnz = rows_of("pattern_scatter", values, crow, col), col.shape[0]
     require(
         values.dim() == 1 and values.shape[0] >= nnz,
         "pattern_scatter",
@@ -146,7 +142,7 @@ def pattern_scatter(values: Tensor, row_ptr: Tensor, col: Tensor, in_features: i
         chunks = chunks_of(nnz, rows, BLOCK)
         with torch.cuda.device_of(values):
             _pattern_scatter_kernel[(rows * chunks,)](
-                values, row_ptr, col, weight, in_features, nnz, last, chunks, BLOCK=BLOCK, **OPTIONS
+                values, crow, col, weight, in_features, nnz, chunks, BLOCK=BLOCK, **OPTIONS
             )
     return weight
 
@@ -170,8 +166,8 @@ def pattern_from_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
     return crow, col
 
 
-_SIZES = {"IN": "i32", "NNZ": "i32", "LAST": "i32", "CHUNKS": "i32"}
-_INDEX = {"row_ptr_ptr": "*i32", "col_ptr": "*i32"}
+_SIZES = {"IN": "i32", "NNZ": "i32", "CHUNKS": "i32"}
+_INDEX = {"crow_ptr": "*i32", "col_ptr": "*i32"}
 AOT = [
     Build(kernel, {"weight_ptr": p, "values_ptr": p, **_INDEX, **_SIZES}, {"BLOCK": BLOCK}, {})
     for kernel in (_pattern_gather_kernel, _pattern_scatter_kernel)

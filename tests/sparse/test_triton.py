@@ -4,15 +4,17 @@ On a GPU, or interpreted on the CPU: ``TRITON_INTERPRET=1 pytest -m triton``, wh
 a millisecond, so that shapes are small. The float64 answers are computed on the CPU.
 """
 
+import importlib
+from dataclasses import replace
+
 import pytest
 import torch
-from raw_ops import arguments
-from sparse_layers import LAYERS, MASKED, SPARSE
+from sparse_layers import LAYERS, MASKED, SPARSE, Layer
 from sparse_samples import DTYPES, Answer, Sample, answer, check, run, sample
 
 import synops
 from close import assert_close
-from synops._library import launcher
+from synops._library import launcher, reference
 from synops.sparse import Pattern, masked_linear, sparse_linear
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,9 +25,12 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 # batch, in, out, density. The first of each list are for every dtype.
 SPARSE_SHAPES = [
     (1, 1, 1, 1.0),  # one entry; a slab of one batch row
-    (17, 65, 9, 0.3),  # one past: float64 slab, columns of a turned tile, rows of a program
-    (33, 20, 8, 0.3),  # one past the float32 slab; exactly the rows of a program
-    (65, 5, 30, 0.5),  # one past the 16-bit slab; output rows of a few entries
+    (17, 65, 17, 0.3),  # one past: float64 line, columns of a turned tile, rows of a program
+    (17, 40, 200, 0.01),  # so sparse that the value gradient is gathered, not sampled
+    (17, 150, 70, 0.3),  # several sampled tiles
+    (33, 20, 16, 0.3),  # one past the float32 line; exactly the rows of a program
+    (65, 5, 30, 0.5),  # one past the 16-bit line; output rows of a few entries
+    (3, 20, 300, 0.3),  # three tiles of the transpose
     (2, 300, 3, 1.0),  # rows of several steps; of several programs in SDDMM and gather
     (3, 40, 9, 0.02),  # most rows empty
     (3, 7, 9, 0.0),  # all of them, without a launch
@@ -38,11 +43,46 @@ MASKED_SHAPES = [
     (2, 3, 1100, 0.3),  # more tiles than a group
     (3, 40, 9, 0.0),  # no entry: the weight gradient skips its sums
 ]
+# rows of a block, how far apart, batch, in, out, density of blocks. The first three are for every
+# dtype.
+BLOCK_SHAPES = [
+    (16, 1, 17, 65, 32, 0.3),  # least rows; several windows and steps of columns
+    (32, 3, 65, 40, 192, 0.3),  # interleaved, two groups; one past the batch of a tile
+    (128, 1, 16, 20, 128, 0.5),  # most rows, least batch: parts of a block in the input gradient
+    (64, 2, 33, 70, 256, 0.3),  # two windows
+    (16, 1, 20, 30, 2112, 0.1),  # more blocks than a step of the plan
+    (16, 1, 1040, 20, 16, 0.5),  # the larger tile of the batch, twice one and a rest
+    (16, 1, 20, 40, 48, 0.0),  # no entries
+    (16, 1, 15, 40, 32, 0.3),  # a batch too small for blocks, and 8 rows: entry by entry
+    (8, 1, 17, 40, 32, 0.3),
+]
 EMPTY_SHAPES = [(0, 5, 7, 0.5), (3, 0, 7, 1.0), (3, 5, 0, 1.0), (0, 0, 0, 1.0)]
 
 
 def on(device, t):
     return t if t is None else t.to(device)
+
+
+def block_mask(rows, step, out, columns, density):
+    """Every block its own columns."""
+    lists = torch.rand(out // (rows * step), 1, step, columns) < density
+    return lists.expand(-1, rows, -1, -1).reshape(out, columns)
+
+
+def blocked(rows, step):
+    """sparse_linear of patterns with such blocks."""
+
+    def topology(mask):
+        return replace(Pattern.from_mask(mask), block=(rows, step))
+
+    return Layer("blocks", True, topology, sparse_linear)
+
+
+def block_sample(rows, step, batch, columns, out, density, dtype=torch.float32):
+    s = sample(batch, columns, out, density, dtype)
+    s.mask = block_mask(rows, step, out, columns, density)
+    s.weight = torch.randn(out, columns).masked_fill(~s.mask, torch.nan).to(dtype)
+    return s
 
 
 def verify(layer, s):
@@ -64,16 +104,28 @@ def verify(layer, s):
 @triton
 class TestAnswers:
     @every_dtype
-    @pytest.mark.parametrize("shape", SPARSE_SHAPES[:2], ids=str)
+    @pytest.mark.parametrize("shape", SPARSE_SHAPES[:3], ids=str)
     def test_sparse_linear(self, shape, dtype):
         verify(SPARSE, sample(*shape, dtype))
 
-    @pytest.mark.parametrize("shape", SPARSE_SHAPES[2:], ids=str)
+    @pytest.mark.parametrize("shape", SPARSE_SHAPES[3:], ids=str)
     def test_sparse_linear_float32(self, shape):
         verify(SPARSE, sample(*shape))
 
     def test_sparse_linear_16_bit_slabs(self):
-        verify(SPARSE, sample(*SPARSE_SHAPES[3], torch.float16))
+        verify(SPARSE, sample(*SPARSE_SHAPES[5], torch.float16))
+
+    @every_dtype
+    @pytest.mark.parametrize("shape", BLOCK_SHAPES[:3], ids=str)
+    def test_row_blocks(self, shape, dtype):
+        verify(blocked(*shape[:2]), block_sample(*shape, dtype))
+
+    @pytest.mark.parametrize("shape", BLOCK_SHAPES[3:], ids=str)
+    def test_row_blocks_float32(self, shape):
+        verify(blocked(*shape[:2]), block_sample(*shape))
+
+    def test_row_blocks_16_bit_batch(self):
+        verify(blocked(16, 1), block_sample(*BLOCK_SHAPES[5], torch.float16))
 
     @every_dtype
     @pytest.mark.parametrize("shape", MASKED_SHAPES[:2], ids=str)
@@ -124,6 +176,75 @@ class TestLayouts:
         verify(layer, s)
 
 
+def feature_major(t):
+    return t.t().contiguous().t()
+
+
+@triton
+class TestFeatureMajor:
+    """Activations of a chain of sparse layers: batch innermost, read and written as they are."""
+
+    @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+    @pytest.mark.parametrize("turned", [False, True], ids=["row-major", "feature-major"])
+    @pytest.mark.parametrize("block", [(1, 1), (16, 2)], ids=str)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_output(self, block, turned, activation, dtype):
+        s = block_sample(16, 2, 33, 20, 32, 0.4, dtype)
+        s.bias[3] = torch.nan  # stays one
+        layer = blocked(*block)
+        options = {"activation": activation, "feature_major": turned}
+        args = [t.to(DEVICE) for t in (s.input, s.values, s.bias)]
+        got = layer.bind(s.mask.to(DEVICE), backend="triton", **options)(*args)
+        want = layer.bind(s.mask, backend="reference", **options)(
+            *(t.double() for t in (s.input, s.values, s.bias))
+        )
+        assert got.stride() == want.stride()
+        torch.testing.assert_close(got.cpu(), want.to(dtype), equal_nan=True)
+        assert got[:, 3].isnan().all()
+
+    @pytest.mark.parametrize("batch", [32, 33])
+    @pytest.mark.parametrize("block", [(1, 1), (16, 2)], ids=str)
+    def test_gradients(self, block, batch):
+        s = block_sample(16, 2, batch, 20, 32, 0.4)
+        s.input, s.grad = feature_major(s.input), feature_major(s.grad)
+        verify(blocked(*block), s)
+
+    @pytest.mark.parametrize("block", [(1, 1), (16, 2)], ids=str)
+    @pytest.mark.parametrize("turned", [False, True], ids=["row-major", "feature-major"])
+    def test_gradient_has_the_layout_of_the_input(self, block, turned):
+        args = arguments("sparse_linear_backward", block)
+        if turned:
+            args["input"] = feature_major(args["input"])
+        grad_input, _, _ = launcher("sparse_linear_backward")(*args.values())
+        assert grad_input.stride() == args["input"].stride()
+
+
+@triton
+class TestSlab:
+    @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+    @pytest.mark.parametrize("batch", [1, 5, 32, 70])
+    def test_holds_the_operand_and_zeros(self, view, batch):
+        x = view(torch.randn(batch, 65, device=DEVICE))
+        slab = slabs().slab_of(x)
+        assert slab.features == 65
+        runs = slab.data.as_strided((65, slab.width), (slab.ld, 1))
+        assert torch.equal(runs[:, :batch], x.t())
+        assert not runs[:, batch:].any()
+        assert slab.width % slabs().line_of(x.dtype, batch) == 0
+
+    def test_is_the_operand_where_it_can_be(self):
+        x = feature_major(torch.randn(64, 20, device=DEVICE))
+        rows = feature_major(torch.randn(65, 20, device=DEVICE))
+        of = {"whole": x, "half": x[:32], "unaligned": x[1:33], "ragged": x[:33], "odd": rows[:64]}
+        direct = {name for name, t in of.items() if slabs().slab_of(t).data is t}
+        assert direct == {"whole", "half"}
+
+
+def slabs():
+    """The kernels are imported with the first test that runs them."""
+    return importlib.import_module("synops.kernels.sparse.slab")
+
+
 @triton
 class TestStridedWeight:
     @pytest.mark.parametrize("of", ["weight", "mask"])
@@ -170,10 +291,17 @@ class TestUnread:
         assert clean == [True, True, False, True, True]
 
     @pytest.mark.parametrize("needed", range(3))
-    @pytest.mark.parametrize("op", ["sparse_linear_backward", "masked_linear_backward"])
-    def test_only_what_is_needed(self, op, needed):
-        *args, _, _, _ = arguments()[op].values()
-        args = [t.to(DEVICE) for t in args]
+    @pytest.mark.parametrize(
+        ("op", "block"),
+        [
+            ("sparse_linear_backward", (1, 1)),
+            ("sparse_linear_backward", (16, 2)),
+            ("masked_linear_backward", (1, 1)),
+        ],
+        ids=str,
+    )
+    def test_only_what_is_needed(self, op, block, needed):
+        *args, _, _, _ = arguments(op, block).values()
         want = launcher(op)(*args, True, True, True)
         got = launcher(op)(*args, *(i == needed for i in range(3)))
         for i, (g, w) in enumerate(zip(got, want, strict=True)):
@@ -203,6 +331,11 @@ class TestAutograd:
         )
         assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
+    def test_twice_the_same_row_blocks(self):
+        args = arguments("sparse_linear_backward", (16, 2))
+        once, again = (launcher("sparse_linear_backward")(*args.values()) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
 
 @triton
 class TestPattern:
@@ -230,26 +363,76 @@ class TestPattern:
         assert torch.equal(dense.cpu(), weight.masked_fill(~mask, 0))
 
 
+def arguments(op, block=(1, 1)):
+    """A valid call by argument name, in the order of the schema."""
+    batch, cols, out = (20, 40, 64) if block[0] > 1 else (6, 7, 5)
+    mask = block_mask(*block, out, cols, 0.4)
+    mask[:, 0] = True
+    pattern = replace(Pattern.from_mask(mask), block=block)
+    pool = {"mask": mask, "in_features": cols, "activation": 0, "feature_major": False}
+    pool |= {"input": torch.randn(batch, cols), "grad": torch.randn(batch, out)}
+    pool |= {"weight": torch.randn(out, cols), "bias": torch.randn(out)}
+    pool |= {"values": torch.randn(pattern.nnz)}
+    pool |= dict.fromkeys(("need_input", "need_values", "need_weight", "need_bias"), True)
+    names = ["crow", "col", "row_ptr", "tile_col", "col_ptr", "tile_row", "perm", "bits"]
+    pool |= zip([*names, "block_rows", "block_step"], pattern.args, strict=True)
+    schema = getattr(torch.ops.synops, op).default._schema
+    args = {a.name: pool[a.name] for a in schema.arguments}
+    return {k: on(DEVICE, v) if isinstance(v, torch.Tensor) else v for k, v in args.items()}
+
+
 def wrong(t):
     """Bounds and indices that point before and behind everything."""
     return torch.where(torch.arange(t.numel()).view(t.shape) % 2 == 0, 2**31 - 1, -5).to(t)
 
 
+SPARSE_OPS = ["sparse_linear", "sparse_linear_backward"]
+
+
 @triton
 class TestRawLaunchers:
-    @pytest.mark.parametrize("spoilt", ["row_ptr", "col", "col_ptr", "row"])
     @pytest.mark.parametrize(
-        "op", ["pattern_gather", "pattern_scatter", "sparse_linear", "sparse_linear_backward"]
+        ("op", "spoilt", "block"),
+        [
+            (op, spoilt, (1, 1))
+            for op in ("pattern_gather", "pattern_scatter", *SPARSE_OPS)
+            for spoilt in ("crow", "col", "col_ptr", "tile_row", "perm")
+            if op in SPARSE_OPS or spoilt in ("crow", "col")
+        ]
+        + [(op, spoilt, (16, 2)) for op in SPARSE_OPS for spoilt in ("crow", "col")],
+        ids=str,
     )
-    def test_indices_outside_are_skipped(self, op, spoilt):
+    def test_indices_outside_are_skipped(self, op, spoilt, block):
         """No address is formed from them: the interpreter would end this process."""
-        args = arguments()[op]
-        if spoilt in args:
-            args[spoilt] = wrong(args[spoilt])
-        args = [on(DEVICE, t) if isinstance(t, torch.Tensor) else t for t in args.values()]
-        result = launcher(op)(*args)
+        args = arguments(op, block)
+        args[spoilt] = wrong(args[spoilt])
+        result = launcher(op)(*args.values())
         results = result if isinstance(result, tuple) else (result,)
         assert all(r.device.type == DEVICE for r in results)
+
+    @pytest.mark.parametrize("block", [(16, 1), (16, 2), (32, 1), (64, 1), (32, 2)], ids=str)
+    @pytest.mark.parametrize("op", SPARSE_OPS)
+    def test_false_blocks_are_harmless(self, op, block):
+        """Rows of all lengths, that claim to be equal; an empty first row, and a full one."""
+        args = arguments(op, (16, 2))
+        mask = torch.rand(64, 40) < torch.rand(64, 1)
+        mask[0], mask[16], mask[32] = False, True, False
+        pattern = replace(Pattern.from_mask(mask), block=block).to(DEVICE)
+        args["values"] = torch.randn(pattern.nnz, device=DEVICE)
+        places = [name for name in args if name in vars(pattern)]
+        args |= {name: getattr(pattern, name) for name in places}
+        args |= {"block_rows": block[0], "block_step": block[1]}
+        got = launcher(op)(*args.values())
+        want = reference(op)(*args.values())
+        got, want = (r if isinstance(r, tuple) else (r,) for r in (got, want))
+        assert [g.shape for g in got] == [w.shape for w in want]
+
+    @pytest.mark.parametrize("block", [(24, 1), (16, 3), (0, 1), (16, 0), (-16, -2), (2**40, 1)])
+    def test_impossible_blocks_are_ignored(self, block):
+        args = arguments("sparse_linear", (16, 2))
+        want = launcher("sparse_linear")(*args.values())
+        args |= {"block_rows": block[0], "block_step": block[1]}
+        torch.testing.assert_close(launcher("sparse_linear")(*args.values()), want)
 
     @pytest.mark.parametrize(
         ("op", "argument", "change"),
@@ -257,12 +440,16 @@ class TestRawLaunchers:
             ("pattern_from_mask", "mask", torch.Tensor.float),
             ("pattern_gather", "weight", lambda t: t[1:]),
             ("pattern_gather", "col", torch.Tensor.long),
+            ("pattern_gather", "crow", lambda t: t[None]),
             ("pattern_scatter", "values", lambda t: t[1:]),
-            ("sparse_linear", "input", lambda t: t[:, 1:]),
+            ("pattern_scatter", "crow", lambda t: t[:0]),
+            ("sparse_linear", "input", lambda t: t[0]),
             ("sparse_linear", "values", lambda t: t[1:]),
             ("sparse_linear", "bias", lambda t: t[1:]),
-            ("sparse_linear", "perm", lambda t: t[1:]),
-            ("sparse_linear", "row_ptr", lambda t: t[:1]),
+            ("sparse_linear", "activation", lambda _: 3),
+            ("sparse_linear_backward", "perm", lambda t: t[1:]),
+            ("sparse_linear_backward", "tile_row", torch.Tensor.int),
+            ("sparse_linear_backward", "col_ptr", lambda t: t[1:]),
             ("sparse_linear_backward", "grad", lambda t: t[1:]),
             ("sparse_linear_backward", "input", torch.Tensor.double),
             ("masked_linear", "mask", lambda t: t[1:]),
@@ -273,8 +460,7 @@ class TestRawLaunchers:
         ],
     )
     def test_wrong_arguments_raise(self, op, argument, change):
-        args = arguments()[op]
+        args = arguments(op)
         args[argument] = change(args[argument])
-        args = [on(DEVICE, t) if isinstance(t, torch.Tensor) else t for t in args.values()]
         with pytest.raises(RuntimeError, match=f"^{op}: "):
-            launcher(op)(*args)
+            launcher(op)(*args.values())
