@@ -42,6 +42,7 @@ _PATTERN = ("128x1024x1024 d=.1", "128x1024x1024 d=.01", "60x784x300 d=.1", "1x8
 _MASKED = ("synops", "torch", "compile", "premultiplied", "synops_bool")
 _SPARSE = ("synops", "torch", "compile", "csr", "sparseprop")
 # asv stores results by class, method, implementation and case. Lines are added, never changed.
+_PRODUCT = ("128x1024x1024 d=.1", "128x1024x1024 d=.01")
 NAMES = {
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
@@ -53,9 +54,11 @@ NAMES = {
     "sparse.pattern.PatternFromMask": (("synops", "torch"), _PATTERN),
     "sparse.pattern.PatternGather": (("synops", "torch"), _PATTERN),
     "sparse.pattern.PatternScatter": (("synops", "torch"), _PATTERN),
+    "sparse.sddmm.SDDMM": (("synops", "torch"), _PRODUCT),
     "sparse.sparse_linear.SparseLinear": (_SPARSE, _LINEAR),
     "sparse.sparse_linear.SparseLinear2Threads": (_SPARSE, _LINEAR_THREADED),
     "sparse.sparse_linear.SparseLinearMemory": (("synops", "torch", "csr"), _LINEAR_MEMORY),
+    "sparse.spmm.SpMM": (("synops", "torch"), _PRODUCT),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],

@@ -54,7 +54,12 @@ class SparseLayer(NamedTuple):
         Pattern = public("sparse.Pattern")
         if self.structure == "unstructured":
             return Pattern.from_csr(self.crow, self.col, self.shape)
-        # Groups that are interleaved need telling: no part of such a mask is dense.
+        if self.structure.endswith("interleaved"):
+            # Needs telling: from_mask looks for neighbours that are alike.
+            if not hasattr(Pattern, "from_groups"):
+                raise NotImplementedError("not in this version of synops")
+            groups = int(self.structure.split()[1])
+            return Pattern.from_groups(self.shape, groups, interleaved=True, extra=self.mask())
         return Pattern.from_mask(self.mask())
 
     def kept(self, grad_input: Tensor, grad_weight: Tensor) -> tuple[Tensor, Tensor]:

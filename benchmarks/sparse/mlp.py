@@ -19,26 +19,31 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 
 def in_a_row(products: Sequence[Product]) -> Callable[..., Tensor]:
-    """``function(x, *weights)``: layer by layer, every activation batch-major in between."""
+    """``function(x, *weights)``: layer by layer."""
 
     def forward(x: Tensor, *weights: Tensor) -> Tensor:
-        for product, weight in zip(products[:-1], weights[:-1], strict=True):
-            x = relu(product(x, weight))
-        return products[-1](x, weights[-1])
+        for product, weight in zip(products, weights, strict=True):
+            x = product(x, weight)
+        return x
 
     return forward
 
 
-def sparse_product(pattern: Any) -> Product:
+def sparse_product(pattern: Any, **options: Any) -> Product:
     """One sparse layer, its values still to come."""
     sparse_linear = public("sparse.sparse_linear")
-    return lambda x, values: sparse_linear(x, values, pattern)
+    return lambda x, values: sparse_linear(x, values, pattern, **options)
+
+
+def then_relu(product: Product) -> Product:
+    """A layer and the activation behind it."""
+    return lambda x, weight: relu(product(x, weight))
 
 
 def build(impl: str, size: StackSize, dtype: torch.dtype, device: str) -> Call:
     """One of
 
-    - synops: the layers as a user would have them fastest;
+    - synops: a chain (``nn.chain_``): feature-major between the layers, relu part of them;
     - synops_unchained: sparse_linear and relu, each by itself;
     - torch: F.linear on the finished dense weights, and relu.
     """
@@ -52,12 +57,17 @@ def build(impl: str, size: StackSize, dtype: torch.dtype, device: str) -> Call:
 
     if impl == "torch":
         weights = [keep_size * layer.weight() for layer in layers]
-        return Call(in_a_row([linear] * size.layers), (x, *weights), gradients=kept)
-    if impl in ("synops", "synops_unchained"):
-        # A form that keeps activations feature-major between the layers belongs to "synops", here.
-        products = [sparse_product(layer.pattern()) for layer in layers]
-        values = [keep_size * layer.values for layer in layers]
-        return Call(in_a_row(products), (x, *values), gradients=kept)
+        dense = [*[then_relu(linear)] * (size.layers - 1), linear]
+        return Call(in_a_row(dense), (x, *weights), gradients=kept)
+    values = [keep_size * layer.values for layer in layers]
+    *patterns, last = (layer.pattern() for layer in layers)
+    if impl == "synops":
+        chained = {"activation": "relu", "feature_major": True}
+        products = [sparse_product(pattern, **chained) for pattern in patterns]
+        return Call(in_a_row([*products, sparse_product(last)]), (x, *values), gradients=kept)
+    if impl == "synops_unchained":
+        products = [then_relu(sparse_product(pattern)) for pattern in patterns]
+        return Call(in_a_row([*products, sparse_product(last)]), (x, *values), gradients=kept)
     raise ValueError(impl)
 
 

@@ -29,8 +29,12 @@ def index_mask(mask: Tensor) -> Tensors:
 
 
 def index_of(pattern: Any) -> Tensors:
-    """The same of a Pattern."""
-    return pattern.crow, pattern.col, pattern.row, pattern.perm
+    """The same of a Pattern, whose transpose is ordered tile by tile."""
+    counts = pattern.crow.diff().long()
+    row = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    at = pattern.perm.long()
+    order = (pattern.col[at].long() * len(counts) + row[at]).argsort()
+    return pattern.crow, pattern.col, row[at][order], at[order]
 
 
 class PatternFromMask(suite.ForwardSuite):
