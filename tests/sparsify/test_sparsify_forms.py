@@ -137,11 +137,11 @@ def test_measures_for_real():
 
 
 def test_dense_is_left_alone_where_it_is_faster():
-    """At density .7 the sparse product takes 1.3 times as long: measured, and left."""
-    model = nn.Sequential(nn.Linear(512, 512))
+    """With next to nothing to multiply a sparse call takes twice as long: measured, and left."""
+    model = nn.Sequential(nn.Linear(8, 8)).eval()
     prune.remove(prune.random_unstructured(model[0], "weight", amount=0.3), "weight")
     layer = model[0]
-    table = synops.sparsify_(model)
+    table = synops.sparsify_(model, batch=1)
     assert table["0"].form == "unchanged"
     assert table["0"].speedup == 1
     assert model[0] is layer

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from ..nn import SparseLinear
 from ..nn._pruned import masked
+from ..sparse import Pattern
 from ._find import Layer
 
 # The sparse product breaks even with the dense one at density .5 to .6 (batches of 60 to 512, see
@@ -84,11 +85,16 @@ def fitting(layer: Layer, training: bool) -> list[str]:
 
 
 def group(layer: Layer, rows: int) -> tuple[object, ...]:
-    """Equal for layers that share a measurement: alike, and densities within 10 %."""
+    """Equal for layers that share a measurement: alike, of one structure, and densities within
+    10 %."""
     density = math.log(max(layer.density or 0, 1e-6)) // math.log(1.1)
+    kept = layer.weight != 0 if layer.pruned is None else layer.pruned.mask
+    pattern = Pattern.from_mask(kept)
+    structure = pattern.block, pattern.parts is None
     way = layer.pruned is None, parametrize.is_parametrized(layer.linear)
     trained = tuple(p.requires_grad for p in layer.linear.parameters())
-    return (rows, layer.shape, layer.weight.dtype, layer.weight.device, way, trained, density)
+    where = layer.weight.dtype, layer.weight.device
+    return (rows, layer.shape, *where, way, trained, density, structure)
 
 
 def measure(layer: Layer, forms: list[str], rows: int, training: bool) -> Measured:
