@@ -11,9 +11,10 @@ namespace synops {
 struct ArrayKernels {
   // out[i] = in[i], from dtype to its arithmetic type.
   void (*widen)(DType dtype, const void* in, int64_t n, void* out);
-  // out[i] = in[index[i]], likewise, for n indices into n elements; false when one is out of range
-  // (nothing outside is read: checking here saves a pass over the indices).
-  bool (*permute)(DType dtype, const void* in, const int32_t* index, int64_t n, void* out);
+  // out[i] = in[index[i]], likewise, for n indices into `size` elements; false when one is out of
+  // range (nothing outside is read: checking here saves a pass over the indices).
+  bool (*permute)(DType dtype, const void* in, int64_t size, const int32_t* index, int64_t n,
+                  void* out);
   // out[i] = in[i] from the arithmetic type back to dtype.
   void (*narrow)(DType dtype, const void* in, int64_t n, void* out);
   // True when lo <= p[i] < hi for all i.

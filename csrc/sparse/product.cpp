@@ -189,7 +189,7 @@ class ValueGradient {
 };
 
 size_t value_bytes(const Tiled& w, DType dtype) {
-  return Scratch::round_up((w.nnz + 16) * acc_bytes_of(dtype));
+  return Scratch::round_up(w.nnz * acc_bytes_of(dtype));
 }
 
 bool few_rows_product(const Weight& w, const void* values, const Matrix& x, const Epilogue& e,
@@ -230,6 +230,26 @@ bool csr_product(const Kernels& k, const Weight& w, const void* values, const Ma
       good = false;
   });
   return good;
+}
+
+// out[j] = values[perm[j]] in the arithmetic type; false when an index is outside [0, nnz).
+bool permuted(DType dtype, const void* values, const int32_t* perm, int64_t nnz, void* out) {
+  std::atomic<bool> good = true;
+  split(nnz, threads_for(4 * nnz), [&](int64_t begin, int64_t end) {
+    if (!array_kernels().permute(dtype, values, nnz, perm + begin, end - begin,
+                                 static_cast<char*>(out) + begin * acc_bytes_of(dtype)))
+      good = false;
+  });
+  return good;
+}
+
+// f(first tile, last tile, room for a number a row), tiles over threads.
+template <class F>
+void split_tiles(const Tiled& w, F&& f) {
+  split(w.tiles, threads_for(4 * w.nnz), [&](int64_t t0, int64_t t1) {
+    Scratch at(w.rows * sizeof(int32_t));
+    f(t0, t1, static_cast<int32_t*>(at.data()));
+  });
 }
 
 // What gradients() makes room for.
@@ -286,15 +306,15 @@ bool product(const Weight& w, const void* values, const Matrix& x, const Epilogu
   const bool few = x.rows < kFewRows;
   const bool in_csr = few || w.rows.tiles == 1 || x.rows <= k.slab.lanes(x.dtype);
   const bool as_is = in_csr && !is_half(x.dtype);
-  Scratch room(as_is ? 0 : value_bytes(w.rows, x.dtype) + w.csr.rows * sizeof(int32_t));
+  Scratch room(as_is ? 0 : value_bytes(w.rows, x.dtype));
   if (!as_is && in_csr) {
     array_kernels().widen(x.dtype, values, w.csr.nnz, room.data());
     values = room.data();
   } else if (!as_is) {
-    void* arranged = room.take(value_bytes(w.rows, x.dtype));
-    int32_t* at = static_cast<int32_t*>(room.take(0));
-    k.slab.arrange(x.dtype, values, w.csr.crow, w.rows, at, arranged);
-    values = arranged;
+    split_tiles(w.rows, [&](int64_t t0, int64_t t1, int32_t* at) {
+      k.slab.arrange(x.dtype, values, w.csr.crow, w.rows, t0, t1, at, room.data());
+    });
+    values = room.data();
   }
   if (few) return few_rows_product(w, values, x, e, out);
   if (in_csr && w.rows.tiles > 1) return csr_product(k, w, values, x, e, out);
@@ -319,18 +339,18 @@ bool gradients(const Gradients& a) {
   const bool bias_apart = a.grad_bias != nullptr && half;
   const size_t row_bytes = Scratch::round_up(csr.rows * sizeof(float));
   Scratch scratch((products ? value_bytes(a.columns, dtype) : 0) +
-                  (apart ? value_bytes(w, dtype) : 0) + 2 * row_bytes);
+                  (apart ? value_bytes(w, dtype) : 0) + row_bytes);
   void* by_column = products ? scratch.take(value_bytes(a.columns, dtype)) : nullptr;
-  if (products && !array_kernels().permute(dtype, a.values, a.perm, csr.nnz, by_column))
-    return false;
+  if (products && !permuted(dtype, a.values, a.perm, csr.nnz, by_column)) return false;
   const Room room{by_column, apart ? scratch.take(value_bytes(w, dtype)) : a.grad_values,
                   bias_apart ? scratch.take(row_bytes) : a.grad_bias};
   const Kernels k(dtype, a.g.rows);
   few ? few_rows_gradients(a, room) : slab_gradients(k, a, room);
   if (apart && few) array_kernels().narrow(dtype, room.sums, csr.nnz, a.grad_values);
   if (apart && !few)
-    k.slab.restore(dtype, room.sums, csr.crow, w, static_cast<int32_t*>(scratch.take(row_bytes)),
-                   a.grad_values);
+    split_tiles(w, [&](int64_t t0, int64_t t1, int32_t* at) {
+      k.slab.restore(dtype, room.sums, csr.crow, w, t0, t1, at, a.grad_values);
+    });
   if (bias_apart) array_kernels().narrow(dtype, room.bias_sums, csr.rows, a.grad_bias);
   return true;
 }

@@ -22,12 +22,12 @@ struct SlabKernels {
   // out[n] (+)= sum over the `width` batch rows of slab row n; rows are ld apart.
   void (*row_sums)(DType dtype, const void* slab, int64_t width, int64_t ld, void* out, int64_t n0,
                    int64_t n1, bool accumulate);
-  // Values in CSR order -> the arithmetic type in the order of w (out has room for 16 more), and
-  // back to dtype. `at` is room for w.rows numbers.
-  void (*arrange)(DType dtype, const void* values, const int32_t* crow, const Tiled& w, int32_t* at,
-                  void* out);
-  void (*restore)(DType dtype, const void* in, const int32_t* crow, const Tiled& w, int32_t* at,
-                  void* values);
+  // Values of tiles [t0, t1): from CSR order to the arithmetic type in the order of w, and back to
+  // dtype. `at` is room for w.rows numbers.
+  void (*arrange)(DType dtype, const void* values, const int32_t* crow, const Tiled& w, int64_t t0,
+                  int64_t t1, int32_t* at, void* out);
+  void (*restore)(DType dtype, const void* in, const int32_t* crow, const Tiled& w, int64_t t0,
+                  int64_t t1, int32_t* at, void* values);
 };
 
 SYNOPS_KERNELS(SlabKernels, slab)
