@@ -81,14 +81,19 @@ inline Tiled tiled_unchecked(const Tensor& ptr, const Tensor& index, int64_t row
   return w;
 }
 
-// crow says where the values of w lie: each row has as many entries in it as in w.
+// crow says where the values of w lie: each row has as many entries in it as in w. room: an element
+// a row, unused with one tile.
 inline void check_agree(const int32_t* crow, const Tiled& w, int32_t* room, const char* op) {
   const int32_t* p = w.ptr;
-  std::fill_n(room, w.rows, 0);
-  for (int64_t t = 0; t < w.tiles; ++t)
-    for (int64_t n = 0; n < w.rows; ++n) room[n] += p[t * w.rows + n + 1] - p[t * w.rows + n];
   int32_t bad = 0;
-  for (int64_t n = 0; n < w.rows; ++n) bad |= room[n] ^ (crow[n + 1] - crow[n]);
+  if (w.tiles == 1) {
+    for (int64_t n = 0; n < w.rows; ++n) bad |= crow[n] ^ p[n];
+  } else {
+    std::fill_n(room, w.rows, 0);
+    for (int64_t t = 0; t < w.tiles; ++t)
+      for (int64_t n = 0; n < w.rows; ++n) room[n] += p[t * w.rows + n + 1] - p[t * w.rows + n];
+    for (int64_t n = 0; n < w.rows; ++n) bad |= room[n] ^ (crow[n + 1] - crow[n]);
+  }
   STD_TORCH_CHECK(bad == 0, op, ": crow and row_ptr must have the same entries in each row");
 }
 

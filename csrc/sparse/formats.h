@@ -1,6 +1,7 @@
 // What the sparse kernels work on: a dense matrix in either layout, and the two forms of a weight.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "common/dtype.h"
@@ -40,9 +41,9 @@ struct Tiled {
   int64_t first(int64_t t, int64_t n) const { return ptr[t * rows + n]; }
 };
 
-// Columns of a tile (a multiple of 16) when `cols` columns are split into `tiles`.
+// Columns of a tile (a multiple of 16, never 0) when `cols` columns are split into `tiles`.
 inline int64_t tile_of(int64_t cols, int64_t tiles) {
-  return ((cols + tiles - 1) / tiles + 15) / 16 * 16;
+  return ((std::max<int64_t>(1, cols) + tiles - 1) / tiles + 15) / 16 * 16;
 }
 inline int64_t Tiled::tile() const { return tile_of(cols, tiles); }
 

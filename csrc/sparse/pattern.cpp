@@ -86,6 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pattern_plan(const Tensor& cr
 }
 
 Tensor pattern_bits(const Tensor& crow, const Tensor& col, int64_t in_features) {
+  STD_TORCH_CHECK(in_features >= 0, "pattern_bits: in_features must be at least 0");
   const Csr w = csr_of(crow, col, in_features, "pattern_bits");
   const int64_t words = (in_features + 63) / 64;
   Tensor out = empty({w.rows, words}, ScalarType::Long);

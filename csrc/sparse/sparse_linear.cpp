@@ -48,10 +48,8 @@ Weight weight_of(const PatternArgs& p, int64_t in, const char* op) {
   const Tiled rows =
       tiled_unchecked(p.row_ptr, p.tile_col, csr.rows, in, op, "row_ptr", "tile_col");
   check_size(rows.nnz, csr.nnz, op, "tile_col", "size 0");
-  if (rows.tiles > 1) {
-    Scratch room(csr.rows * sizeof(int32_t));
-    check_agree(csr.crow, rows, static_cast<int32_t*>(room.data()), op);
-  }
+  Scratch room(rows.tiles > 1 ? csr.rows * sizeof(int32_t) : 0);
+  check_agree(csr.crow, rows, static_cast<int32_t*>(room.data()), op);
   const RowBlocks blocks{p.block_rows, p.block_step};
   check_blocks(csr, blocks, op);
   const bool has_bits = p.bits.numel() > 0;

@@ -383,7 +383,9 @@ _Context = tuple[tuple[int, int], int, tuple[int, int]]
 
 
 def _flatten(p: Pattern) -> tuple[list[Any], _Context]:
-    return [*(getattr(p, name) for name in _LEAVES), p.parts], (p.shape, p.capacity, p.block)
+    # None would be a leaf
+    children = [*(getattr(p, name) for name in _LEAVES), p.parts or ()]
+    return children, (p.shape, p.capacity, p.block)
 
 
 def _flatten_with_keys(p: Pattern) -> tuple[list[Any], _Context]:
@@ -394,8 +396,9 @@ def _flatten_with_keys(p: Pattern) -> tuple[list[Any], _Context]:
 
 def _unflatten(leaves: Any, context: _Context) -> Pattern:
     shape, capacity, block = context
-    fields = dict(zip((*_LEAVES, "parts"), leaves, strict=True))
-    return Pattern(shape, capacity, block=block, **fields)
+    *index, parts = leaves
+    fields = dict(zip(_LEAVES, index, strict=True))
+    return Pattern(shape, capacity, block=block, parts=parts or None, **fields)
 
 
 pytree.register_pytree_node(

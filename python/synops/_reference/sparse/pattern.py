@@ -23,7 +23,7 @@ def tiles_of(rows: int, cols: int, nnz: int) -> int:
 
 def tile_of(cols: int, tiles: int) -> int:
     """Columns of a tile, a multiple of 16, when ``cols`` columns are split into ``tiles``."""
-    return ((cols + tiles - 1) // tiles + 15) // 16 * 16
+    return ((max(1, cols) + tiles - 1) // tiles + 15) // 16 * 16
 
 
 def pattern_from_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
