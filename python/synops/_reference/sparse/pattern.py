@@ -5,19 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# As in csrc/sparse/formats.h: the narrowest of these tiles in which a row has RUN_ENTRIES entries
-# on average; else one tile, of at most WIDEST_TILE columns (16-bit indices).
-TILES = (128, 256)
+# As in csrc/sparse/formats.h: the narrowest tile in which a row has enough entries on average,
+# (columns, entries); else one tile, of at most WIDEST_TILE columns (16-bit indices).
+TILES = ((128, 20), (256, 15))
 WIDEST_TILE = 65536
-RUN_ENTRIES = 10
 BLOCKS = (8, 16, 32, 64, 128)
 
 
 def tiles_of(rows: int, cols: int, nnz: int) -> int:
     """Tiles that ``rows`` compressed rows over ``cols`` columns get."""
-    for tile in TILES:
-        if cols > tile and nnz * tile >= RUN_ENTRIES * rows * cols:
-            return (cols + tile - 1) // tile
+    for columns, entries in TILES:
+        if cols > columns and nnz * columns >= entries * rows * cols:
+            return (cols + columns - 1) // columns
     return (cols + WIDEST_TILE - 1) // WIDEST_TILE if cols > WIDEST_TILE else 1
 
 
