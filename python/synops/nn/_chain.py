@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from torch import nn
 
 from .._check import fail
@@ -52,13 +54,15 @@ def chain_(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         fail(TypeError, "chain_", "model", "be an nn.Module", type(model).__name__)
+    places = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
     for module in model.modules():
-        if isinstance(module, nn.Sequential):
-            _chain(module)
+        # one with a forward of its own may do anything with its layers
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            _chain(module, places)
     return model
 
 
-def _chain(stack: nn.Sequential) -> None:
+def _chain(stack: nn.Sequential, places: Counter[int]) -> None:
     layers = list(stack)
     for i, layer in enumerate(layers):
         if not isinstance(layer, SparseLinear):
@@ -68,14 +72,26 @@ def _chain(stack: nn.Sequential) -> None:
             layer.feature_major = True
         if layer.activation is None and i + 1 < len(layers):
             name = _activation(layers[i + 1])
-            if name is not None and sum(m is layer for m in layers) == 1:
+            if name is not None and places[id(layer)] == 1 and not _hooked(layer):
                 layer.activation = name
                 stack[i + 1] = nn.Identity()
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody looks at what comes out, or changes what goes in."""
+    return any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+    )
+
+
 def _activation(module: nn.Module) -> str | None:
     """What a layer can take over from the module behind it."""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+    if _hooked(module):
         return None
     if type(module) is nn.ReLU:
         return "relu"

@@ -290,7 +290,13 @@ class SparseLinear(nn.Module):
         if not self.infer and values.shape != self.values.shape:
             got, want = tuple(values.shape), tuple(self.values.shape)
             raise ValueError(f"values have shape {got} in the state_dict and {want} in the layer")
-        return Pattern.from_csr(crow, col, shape, capacity=values.shape[0])
+        pattern = Pattern.from_csr(crow, col, shape, capacity=values.shape[0])
+        # The entries in use: what is known of their structure beyond crow and col is kept.
+        if not self.col.is_meta and pattern.capacity == self._capacity:
+            used = self.pattern.to(pattern.device)
+            if torch.equal(pattern.crow, used.crow) and torch.equal(pattern.col, used.col):
+                return used
+        return pattern
 
 
 def _weight_and_mask(op: str, linear: nn.Linear) -> tuple[Tensor, Tensor]:

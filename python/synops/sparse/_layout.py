@@ -23,8 +23,7 @@ def layout(pattern: Pattern, rows: int, dtype: torch.dtype) -> str:
     if pattern.parts is not None and rows >= PARTS_ROWS:
         blocks, rest, _ = pattern.parts
         return f"{_blocks(blocks)} and a remainder of {rest.nnz} entries"
-    lanes = _lanes(dtype)
-    if rows >= _LEAST_BATCH and pattern.block[0] > 1 and pattern.block[0] % lanes == 0:
+    if rows >= _LEAST_BATCH and pattern.block[0] > 1:  # 8 rows fill a vector of some set
         return _blocks(pattern)
     tiles = max(1, pattern.row_ptr.shape[0] - 1) // max(1, pattern.shape[0])
     if rows < _FEW_ROWS:
@@ -32,7 +31,7 @@ def layout(pattern: Pattern, rows: int, dtype: torch.dtype) -> str:
         if bits and _backend._C is not None and _backend._C.cpu_capability() == "AVX512":
             return "a bitmap"
         return "compressed rows" if tiles > 1 else "compressed rows of 16-bit columns"
-    if tiles > 1 and rows > lanes:
+    if tiles > 1 and rows > _lanes(dtype):
         return f"tiles of {tile_of(pattern.shape[1], tiles)} columns"
     return "compressed rows" if tiles > 1 else "compressed rows of 16-bit columns"
 

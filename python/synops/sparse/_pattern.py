@@ -120,6 +120,8 @@ class Pattern:
         """
         op = "Pattern.from_blocks"
         check_tensor(op, "blocks", blocks)
+        if blocks.dtype != torch.bool:
+            fail(TypeError, op, "blocks", "be bool", dtype_name(blocks.dtype))
         rows, cols = checked_block(op, block)
         if blocks.dim() != 2:
             rule = "have 2 dimensions (out / rows, in / columns)"
@@ -156,15 +158,14 @@ class Pattern:
         if groups < 1 or out_features % groups or in_features % groups:
             rule = f"divide both sides of (out, in) = {(out_features, in_features)}"
             fail(ValueError, op, "groups", rule, groups)
-        device = None if extra is None else extra.device
-        diagonal = group_mask(out_features, in_features, groups, interleaved, device)
-        mask = diagonal
         if extra is not None:
             check_tensor(op, "extra", extra)
             if extra.dtype != torch.bool:
                 fail(TypeError, op, "extra", "be bool", dtype_name(extra.dtype))
             check_shape(op, "extra", extra, "(out, in)", (out_features, in_features))
-            mask = diagonal | extra
+        device = None if extra is None else extra.device
+        diagonal = group_mask(out_features, in_features, groups, interleaved, device)
+        mask = diagonal if extra is None else diagonal | extra
         crow, col = ops.from_mask(mask)
         pattern = cls._planned(op, crow, col, (out_features, in_features), capacity)
         if traced(mask) or pattern.block != (1, 1):

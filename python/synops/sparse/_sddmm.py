@@ -67,6 +67,9 @@ def sddmm(
         values = values * alpha
     if input is None or beta == 0:
         return values
+    tail = pattern.capacity - pattern.nnz  # not read
+    if tail:
+        input = torch.nn.functional.pad(input[: pattern.nnz], (0, tail))
     return values + input * beta
 
 

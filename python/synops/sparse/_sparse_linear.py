@@ -79,6 +79,8 @@ def sparse_linear(
     if autocast_enabled():
         input, values, bias = autocast(input, values, bias)  # type: ignore[assignment]
     _check_args(input, values, pattern, bias)
+    if feature_major is not True and feature_major is not False:
+        fail(TypeError, "sparse_linear", "feature_major", "be a bool", feature_major)
     if activation is None:
         fused, after = 0, None
     else:
@@ -107,6 +109,10 @@ def _in_parts(
 ) -> Tensor:
     """The product of the blocks of a Pattern, plus that of its other entries."""
     blocks, rest, select = pattern.parts  # type: ignore[misc]
+    dtype = input.dtype
+    if dtype in (torch.bfloat16, torch.float16):  # what is rounded is the sum, once
+        input, values = input.float(), values.float()
+        bias = None if bias is None else bias.float()
     selected, others = split(values, select, blocks.nnz, backend=backend)
 
     def product(rows: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ def _in_parts(
         first = _op(rows, selected, bias, *blocks.args, *options, backend=backend)
         return first + _op(rows, others, None, *rest.args, *options, backend=backend)
 
-    return on_rows(product, input)
+    return on_rows(product, input).to(dtype)
 
 
 def _activation(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .._bilinear import autocast, autocast_enabled
 from .._check import check_float, check_like, fail
 from ._pattern import Pattern
 from ._sparse_linear import route as _route
@@ -39,6 +40,8 @@ def spmm(values: Tensor, pattern: Pattern, dense: Tensor, *, backend: str | None
 
     Source: T. Gale et al., "Sparse GPU Kernels for Deep Learning", SC 2020, arXiv:2006.10901.
     """
+    if autocast_enabled():
+        values, dense = autocast(values, dense)  # type: ignore[assignment]
     _check_args(values, pattern, dense)
     return sparse_linear(dense.t(), values, pattern, feature_major=True, backend=backend).t()
 
