@@ -30,6 +30,8 @@ LAYERS = [
 HELPERS = {
     "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
+    "csrc/sparse/gradients.cpp",  # their gradients
+    "csrc/sparse/row_blocks_product.cpp",  # both, of weights with row blocks
     "kernels/sparse/row_blocks.py",  # sparse_linear of rows with equal columns
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one

@@ -17,6 +17,13 @@ struct Matrix {
   bool feature_major = false;
 };
 
+// Batch rows [begin, begin + width) of it, as far as there are any.
+inline Matrix block_of(const Matrix& m, int64_t begin, int64_t width) {
+  const size_t offset = static_cast<size_t>(begin * (m.feature_major ? 1 : m.ld));
+  return {m.dtype, static_cast<char*>(m.data) + offset * bytes_of(m.dtype), m.ld,
+          std::min(width, m.rows - begin), m.feature_major};
+}
+
 // Compressed rows, columns ascending: entries of row n are [crow[n], crow[n + 1]).
 struct Csr {
   const int32_t* crow;  // (rows + 1,)

@@ -1,4 +1,5 @@
-// The sparse products on raw pointers, split over torch's threads. Implemented in product.cpp.
+// The sparse products on raw pointers, split over torch's threads. Implemented in product.cpp
+// and gradients.cpp.
 #pragma once
 
 #include "sparse/formats.h"

@@ -78,16 +78,14 @@ class Blocked {
     }
   }
 
-  // Bytes of the values of any panel, and of a slab of `rows` features.
+  // Bytes of the values of any panel, and of a slab of `rows` features, which is read in whole
+  // vectors of features where it is written out.
   size_t panel_bytes() const { return Scratch::round_up(most_ * lanes_ * acc_bytes); }
-  size_t slab_bytes(int64_t rows) const { return Scratch::round_up(rows * width * acc_bytes); }
-
-  Matrix block(const Matrix& m, int64_t i) const {
-    const int64_t begin = i * width;
-    const size_t offset = static_cast<size_t>(begin * (m.feature_major ? 1 : m.ld));
-    return {m.dtype, static_cast<char*>(m.data) + offset * bytes_of(m.dtype), m.ld,
-            std::min(width, m.rows - begin), m.feature_major};
+  size_t slab_bytes(int64_t rows) const {
+    return Scratch::round_up((rows + lanes_ - 1) / lanes_ * lanes_ * width * acc_bytes);
   }
+
+  Matrix block(const Matrix& m, int64_t i) const { return block_of(m, i * width, width); }
 
   // f(first block, blocks) for every group.
   template <class F>
