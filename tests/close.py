@@ -53,31 +53,59 @@ def _of_sum(want: Tensor, dtype: torch.dtype, length: int, scale: Tensor | None)
     return torch.finfo(accumulator(dtype)).eps * max(1, length) ** 0.5 * scale
 
 
-def assert_close(
-    got: Tensor, want: Tensor, dtype: torch.dtype, length: int, scale: Tensor | None = None
-) -> None:
-    """Every element of ``got`` is within the table's ulps of the float64 ``want``.
+class Bound:
+    """What results are compared with, made once for many of them.
 
     Args:
-        dtype: that ``got`` must have.
+        want: float64.
+        dtype: that results must have.
         length: the most terms that one element is a sum of.
         scale: of the shape of ``want``, the size of partial sums; default rms(want).
     """
-    _check_kind(got, want, dtype)
-    assert want.isfinite().all(), "the reference must be finite"
-    info = torch.finfo(dtype)
-    rounding = info.eps * want.abs() + _of_sum(want, dtype, length, scale)
-    # below the smallest normal number, ulps stop shrinking
-    allowed = ULPS[dtype].element * rounding + info.smallest_normal * info.eps
-    error = (got.double() - want).abs()
-    bad = ~(error <= allowed)  # so that NaN is bad
-    if bad.any():
+
+    def __init__(self, want: Tensor, dtype: torch.dtype, length: int, scale: Tensor | None = None):
+        assert want.dtype == torch.float64, f"the reference must be float64, is {want.dtype}"
+        assert want.isfinite().all(), "the reference must be finite"
+        info = torch.finfo(dtype)
+        of_sum = _of_sum(want, dtype, length, scale)
+        # below the smallest normal number, ulps stop shrinking
+        floor = info.smallest_normal * info.eps
+        self.want, self.dtype = want, dtype
+        self.element = ULPS[dtype].element * (info.eps * want.abs() + of_sum) + floor
+        self.norm = float(want.norm())
+        self.vector = ULPS[dtype].vector * (info.eps * self.norm + float(of_sum.norm()))
+
+    def check(self, got: Tensor, *, vector: bool = False) -> None:
+        """Every element is within the table's ulps; ``vector``: and the L2 error of all."""
+        want = self.want
+        _check_kind(got, want, self.dtype)
+        error = (got.double() - want).abs()
+        good = error <= self.element  # so that NaN is bad
+        if not good.all():
+            self._raise(got, error, ~good)
+        if not vector:
+            return
+        if self.norm == 0:
+            assert not got.any(), "a gradient that is 0 must be exactly 0"
+            return
+        off, norm = float(error.norm()), self.norm
+        assert off <= self.vector, f"relative L2 error {off / norm:.3g} > {self.vector / norm:.3g}"
+
+    def _raise(self, got: Tensor, error: Tensor, bad: Tensor) -> None:
         at = tuple(int(i) for i in bad.nonzero()[0])
         what = f"{int(bad.sum())} of {bad.numel()} elements are off, first {at}"
-        numbers = f"got {float(got[at])}, want {float(want[at])}"
+        numbers = f"got {float(got[at])}, want {float(self.want[at])}"
         raise AssertionError(
-            f"{what}: {numbers}, error {float(error[at]):.3g} > {float(allowed[at]):.3g}"
+            f"{what}: {numbers}, error {float(error[at]):.3g} > {float(self.element[at]):.3g}"
         )
+
+
+def assert_close(
+    got: Tensor, want: Tensor, dtype: torch.dtype, length: int, scale: Tensor | None = None
+) -> None:
+    """Every element of ``got`` is within the table's ulps of the float64 ``want``: see Bound."""
+    _check_kind(got, want, dtype)
+    Bound(want, dtype, length, scale).check(got)
 
 
 def assert_grad_close(
@@ -88,12 +116,5 @@ def assert_grad_close(
     The vector is the sharper test: an error that hides in the large elements' tolerance, such as
     one that has the same sign everywhere, adds up in it.
     """
-    assert_close(got, want, dtype, length, scale)
-    norm = float(want.norm())
-    if norm == 0:
-        assert not got.any(), "a gradient that is 0 must be exactly 0"
-        return
-    of_sum = float(_of_sum(want, dtype, length, scale).norm())
-    allowed = ULPS[dtype].vector * (torch.finfo(dtype).eps * norm + of_sum)
-    error = float((got.double() - want).norm())
-    assert error <= allowed, f"relative L2 error {error / norm:.3g} > {allowed / norm:.3g}"
+    _check_kind(got, want, dtype)
+    Bound(want, dtype, length, scale).check(got, vector=True)

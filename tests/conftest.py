@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import synops
+from machine import GLIBC, ISAS
 
 # Tests outside a family use its helpers, too; pytest adds a folder when it comes to its own tests.
 sys.path.append(str(Path(__file__).with_name("sparse")))
@@ -26,21 +26,7 @@ settings.register_profile("default", derandomize=True, max_examples=60, **_COMMO
 settings.register_profile("explore", max_examples=1000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-GLIBC = platform.libc_ver()[0] == "glibc"
 _M_PERTURB = -6  # malloc.h
-
-
-def _available(name: str) -> bool:
-    before = synops.show_config().split("instruction set")[1].split()[0]
-    try:
-        synops.set_cpu_capability(name)
-    except (ValueError, RuntimeError):
-        return False
-    synops.set_cpu_capability(before)
-    return True
-
-
-ISAS = [name for name in ("AVX512", "AVX2", "DEFAULT") if _available(name)]
 
 
 @pytest.fixture(autouse=True, scope="session")

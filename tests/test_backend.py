@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import conftest
 import synops
+from machine import ISAS
 from synops.sparse import Pattern, masked_linear, sparse_linear
 
 
@@ -157,9 +157,9 @@ class TestCpuCapability:
     def test_unknown(self, name):
         with pytest.raises(ValueError, match=f"AVX512, AVX2 or DEFAULT.*got '{name}'"):
             synops.set_cpu_capability(name)
-        assert conftest.ISAS[0] in synops.show_config()
+        assert ISAS[0] in synops.show_config()
 
-    @pytest.mark.parametrize("name", conftest.ISAS)
+    @pytest.mark.parametrize("name", ISAS)
     def test_environment(self, name):
         run = python("import synops; print(synops.show_config())", SYNOPS_CPU_CAPABILITY=name)
         assert f"instruction set {name}" in run.stdout
@@ -175,7 +175,7 @@ class TestWhich:
         f, *args = call
         answer = synops.which(f, *args)
         assert (answer.op, answer.backend) == ("sparse_linear", "cpp")
-        assert conftest.ISAS[0] in answer.reason
+        assert ISAS[0] in answer.reason
         assert f"{torch.get_num_threads()} threads" in answer.reason
 
     def test_names_and_functions(self):

@@ -36,9 +36,15 @@ HELPERS = {
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one
     "kernels/sparse/slab.py",  # dense operands, batch innermost
+    "python/synops/sparse/_pattern_ops.py",  # the raw ops behind Pattern, and their adjoints
+    "python/synops/sparse/_blocks.py",  # blocks in masks
+    "python/synops/sparse/_layout.py",  # which layout runs, in words
     "tests/sparse/sparse_samples.py",  # inputs, answers and shapes
     "tests/sparse/sparse_layers.py",  # the public forms behind one face
     "tests/sparse/test_linear_layers.py",  # what those forms do alike
+    "tests/sparse/layouts.py",  # a Pattern of every layout, and matrices in both
+    "tests/sparse/test_layouts.py",  # each against the reference; which one runs
+    "tests/nn/test_structured_layers.py",  # SparseLinear with blocks, parts, options
     "tests/sparse/raw_ops.py",  # arguments of the raw ops, and the fuzz
     "tests/sparse/test_raw_ops.py",
     "tests/sparse/test_triton.py",  # the Triton kernels, in the interpreter

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -152,9 +153,9 @@ class TestChoice:
         pattern = Pattern.from_mask(s.mask)
         for values in (s.values, s.values.requires_grad_()):
             with pytest.raises(RuntimeError, match="Expected a value of type 'Tensor'"):
-                OPS[0](s.input, values, None, 3, *pattern.tensors[1:])
-            with pytest.raises(RuntimeError, match="missing value for argument 'perm'"):
-                OPS[0](s.input, values, None, *pattern.tensors[:-1])
+                OPS[0](s.input, values, None, 3, *pattern.args[1:], 0, False)
+            with pytest.raises(RuntimeError, match="missing value for argument 'feature_major'"):
+                OPS[0](s.input, values, None, *pattern.args, 0)
 
 
 class TestSaving:
@@ -332,13 +333,12 @@ class TestBackward:
 
     def test_errors_of_the_op(self, way):
         s = sample(6, 5, 7, 0.4)
-        row_ptr, col, col_ptr, row, perm = Pattern.from_mask(s.mask).tensors
+        pattern = Pattern.from_mask(s.mask)
         values = s.values.requires_grad_()
         with pytest.raises(RuntimeError, match="sparse_linear: values has the wrong dtype"):
-            OPS[0](s.input, values.double(), s.bias, row_ptr, col, col_ptr, row, perm)
-        output = OPS[0](
-            s.input.requires_grad_(), values, s.bias, row_ptr, col, col_ptr, row, perm + 10**6
-        )  # the forward does not read perm
+            OPS[0](s.input, values.double(), s.bias, *pattern.args, 0, False)
+        wrong = replace(pattern, perm=pattern.perm + 10**6)  # the forward does not read it
+        output = OPS[0](s.input.requires_grad_(), values, s.bias, *wrong.args, 0, False)
         with pytest.raises(RuntimeError, match="sparse_linear_backward: perm must lie in"):
             output.sum().backward()
 
@@ -392,7 +392,7 @@ class TestBackward:
                     torch.testing.assert_close(leaf.grad, grad)
 
 
-def _scaled(input, weight, bias, index, count, flip, factor, extra, hint):
+def _scaled(input, weight, bias, index, count, flip, factor, extra, activation, feature_major):
     """A bilinear op with arguments of every kind behind the bias, the last for the forward only."""
     scale = count * factor * (-1 if flip else 1) * (2 if extra is None else 1)
     output = scale * input[:, index] @ weight.T
@@ -414,7 +414,8 @@ def scaled():
     rest = "Tensor index, int count, bool flip, float factor, Tensor? extra"
     functions = {"scaled_in_tests": _scaled, "scaled_in_tests_backward": _scaled_backward}
     schemas = (
-        f"(Tensor input, Tensor weight, Tensor? bias, {rest}, SymInt hint) -> Tensor",
+        f"(Tensor input, Tensor weight, Tensor? bias, {rest},"
+        " SymInt activation, bool feature_major) -> Tensor",
         f"(Tensor grad, Tensor input, Tensor weight, {rest},"
         " bool need_input, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)",
     )
@@ -424,12 +425,12 @@ def scaled():
             _library._library.define(name + schema)
             _library._library.impl(name, function, "CompositeExplicitAutograd")
         yield BilinearOp(
-            "scaled_in_tests", lambda weight, *_: weight.shape[0], forward_only=(0,)
+            "scaled_in_tests", lambda weight, *_: weight.shape[0], options=True
         ).forward
 
 
 class TestArguments:
-    REST = (torch.tensor([2, 0]), 3, True, 0.5, None, 7)
+    REST = (torch.tensor([2, 0]), 3, True, 0.5, None, 0, False)
 
     @pytest.fixture
     def leaves(self):
@@ -451,7 +452,7 @@ class TestArguments:
         assert torch.autograd.gradgradcheck(call, leaves)
 
     def test_an_optional_tensor_behind_the_bias(self, scaled, leaves):
-        rest = (*self.REST[:4], torch.ones(1), 7)
+        rest = (*self.REST[:4], torch.ones(1), 0, False)
         got = torch.autograd.grad(scaled(*leaves, *rest).square().sum(), leaves)
         assert_close(got, torch.autograd.grad(_scaled(*leaves, *rest).square().sum(), leaves))
 
@@ -470,9 +471,9 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("name", "gradient"),
         [
-            ("sparse_linear", _node.Gradient("sparse_linear_backward", ((1,),))),
+            ("sparse_linear", _node.Gradient("sparse_linear_backward", ((1,),), 2)),
             ("sparse_linear", _node.Gradient("sparse_linear_backward", ((1,), (0,)), 1)),
-            ("sparse_linear", _node.Gradient("masked_linear_backward", ((1,), (0,)))),
+            ("sparse_linear", _node.Gradient("masked_linear_backward", ((1,), (0,)), 2)),
             ("pattern_plan", _node.Gradient("sparse_linear_backward", ((1,), (0,)))),
         ],
     )
@@ -481,12 +482,12 @@ class TestArguments:
         with pytest.raises(RuntimeError, match=r"does not fit|one result"):
             _node.bind(name, 3, gradient)
         with pytest.raises(RuntimeError, match="leading must be at most"):
-            _node.bind(name, 9, None)
+            _node.bind(name, 33, None)
 
     def test_several_results(self):
         """The backward op itself, called without a gradient."""
         native = _node.bind("scaled_in_tests_backward", 3, None)
-        args = [torch.randn(4, 5), torch.randn(4, 3), torch.randn(5, 2), *self.REST[:-1]]
+        args = [torch.randn(4, 5), torch.randn(4, 3), torch.randn(5, 2), *self.REST[:-2]]
         got = native(*args, True, True, True)
         assert isinstance(got, tuple)
         assert_close(got, _scaled_backward(*args, True, True, True))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import conftest
+from machine import GLIBC
 
 SIZES = [3, 1000, 10_000_000]  # a small bin, a large bin, a mapping of its own
 
@@ -16,7 +16,7 @@ def without_torch_fill():
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
-@pytest.mark.skipif(not conftest.GLIBC, reason="M_PERTURB is glibc's")
+@pytest.mark.skipif(not GLIBC, reason="M_PERTURB is glibc's")
 @pytest.mark.usefixtures("without_torch_fill")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", SIZES)

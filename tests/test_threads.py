@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from layouts import Memory, few, row_blocks, sample_of
 from sparse_layers import LAYERS, MASKED, MASKED_PATTERN
 from sparse_samples import run, sample
 
-from synops.sparse import Pattern
+from synops.sparse import Pattern, sddmm, sparse_linear, spmm
 
 # Each large enough that work is split (65536 multiply-adds a thread), of each kind that splits
 # otherwise (csrc/sparse/product.cpp): (batch, in, out, density)
@@ -53,6 +54,50 @@ def test_same_bits_for_any_thread_count(case, dtype, threads):
             answers.append(run(call, s, layer.weight(s)))
         for answer in answers[1:]:
             assert_same_bits(answer, answers[0])
+
+
+# Large enough that work is split, one of each driver: pattern, batch
+DRIVERS = {
+    "row blocks": (lambda: Pattern.from_mask(row_blocks(16, 20, 500, 0.2)), 150),
+    "row blocks, few batch rows": (lambda: Pattern.from_mask(row_blocks(64, 20, 500, 0.2)), 9),
+    "groups, interleaved": (lambda: Pattern.from_groups((512, 512), 4, interleaved=True), 70),
+    "parts": (lambda: Pattern.from_mask(row_blocks(16, 20, 500, 0.3) | few(320, 500)), 150),
+    "tiles of 256": (lambda: Pattern.from_mask(torch.rand(400, 700) < 0.06), 130),
+    "one tile": (lambda: Pattern.from_mask(torch.rand(400, 700) < 0.02), 128),
+    "bitmap": (lambda: Pattern.from_mask(torch.rand(700, 700) < 0.5), 2),
+    "rows in CSR order": (lambda: Pattern.from_mask(torch.rand(400, 700) < 0.1), 8),
+}
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("case", DRIVERS)
+def test_layouts_have_the_same_bits(case, threads):
+    """In both layouts of memory, with an activation, and what goes by the same ops."""
+    make, batch = DRIVERS[case]
+    pattern = make()
+    assert batch * pattern.nnz > 2 * 65536  # two threads at least
+    for dtype in (torch.float32, torch.bfloat16):
+        s = sample_of(pattern, batch, dtype)
+        for memory in (Memory(False, False, False), Memory(True, True, True)):
+            turned = memory.lay_out(s)
+
+            def call(x, w, b, fm=memory.output):
+                return sparse_linear(x, w, pattern, b, feature_major=fm)
+
+            answers = []
+            for count in (1, 2, 3, 7):
+                threads(count)
+                answer = [*run(call, turned, s.values)]
+                with torch.no_grad():
+                    # behind parts an activation is torch's, whose gelu depends on the threads
+                    name = "gelu" if pattern.parts is None else "relu"
+                    options = {"activation": name, "feature_major": memory.output}
+                    answer.append(sparse_linear(turned.input, s.values, pattern, **options))
+                answer.append(spmm(s.values, pattern, turned.input.t()))
+                answer.append(sddmm(turned.grad.t(), turned.input, pattern))
+                answers.append(answer)
+            for answer in answers[1:]:
+                assert_same_bits(answer, answers[0])
 
 
 @pytest.mark.parametrize("layer", [MASKED, MASKED_PATTERN], ids=lambda layer: layer.name)

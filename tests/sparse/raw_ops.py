@@ -16,31 +16,59 @@ from synops.sparse import Pattern
 
 ROWS, COLS, BATCH = 5, 7, 6
 
-INDICES = ("row_ptr", "col", "col_ptr", "row", "perm")
+# Of a Pattern, in the order that ops take them in.
+INDICES = ("crow", "col", "row_ptr", "tile_col", "col_ptr", "tile_row", "perm", "bits")
+BLOCK = ("block_rows", "block_step")
 
 
-def arguments(dtype: torch.dtype = torch.float32, batch: int = BATCH) -> dict[str, dict]:
+def pattern_of(kind: str) -> Pattern:
+    """Of each layout, the smallest."""
+    if kind == "tiled":  # both ways
+        return Pattern.from_mask(torch.rand(130, 140) < 0.2)
+    if kind == "blocks":
+        return Pattern.from_groups((16, 8), 2, interleaved=True)
+    mask = torch.rand(ROWS, COLS) < (0.7 if kind == "bits" else 0.3)
+    mask[0, 0] = mask[-1, -1] = True
+    return Pattern.from_mask(mask)
+
+
+KINDS = ("plain", "bits", "tiled", "blocks")
+
+
+def arguments(
+    dtype: torch.dtype = torch.float32, batch: int = BATCH, kind: str = "plain"
+) -> dict[str, dict]:
     """For each raw op, a valid call by argument name, in the order of the schema."""
-    mask = torch.rand(ROWS, COLS) < 0.4
-    mask[0, 0] = True
-    pattern = Pattern.from_mask(mask)
-    index = dict(zip(INDICES, pattern.tensors, strict=True))
-    index = {name: t.clone() for name, t in index.items()}
-    x, g = torch.randn(batch, COLS).to(dtype), torch.randn(batch, ROWS).to(dtype)
-    weight, bias = torch.randn(ROWS, COLS).to(dtype), torch.randn(ROWS).to(dtype)
+    pattern = pattern_of(kind)
+    rows, cols = pattern.shape
+    mask = pattern.mask()
+    index = {n: t.clone() for n, t in zip(INDICES, pattern.tensors, strict=True)}
+    every = index | dict(zip(BLOCK, pattern.block, strict=True))
+    csr = {name: index[name] for name in ("crow", "col")}
+    x, g = torch.randn(batch, cols).to(dtype), torch.randn(batch, rows).to(dtype)
+    weight, bias = torch.randn(rows, cols).to(dtype), torch.randn(rows).to(dtype)
     values = torch.randn(pattern.nnz).to(dtype)
-    by_row = {name: index[name] for name in ("row_ptr", "col")}
+    select = torch.rand(pattern.nnz) < 0.5
+    select[0] = select[-1] = True  # one shorter is one less
+    count = int(select.sum())
     return {
         "pattern_from_mask": {"mask": mask},
-        "pattern_plan": {"crow": pattern.crow, "col": index["col"], "in_features": COLS},
-        "pattern_gather": {"weight": weight, **by_row},
-        "pattern_scatter": {"values": values, **by_row, "in_features": COLS},
-        "sparse_linear": {"input": x, "values": values, "bias": bias, **index},
-        "sparse_linear_backward": {"grad": g, "input": x, "values": values, **index,
-        **_needs("values")}, "masked_linear": {"input": x, "weight": weight, "bias": bias, "mask":
-        mask}, "masked_linear_backward": {
-            "grad": g, "input": x, "weight": weight, "mask": mask, **_needs("weight")
+        "pattern_plan": csr | {"in_features": cols},
+        "pattern_bits": csr | {"in_features": cols},
+        "pattern_blocks": csr,
+        "pattern_split": {"values": values, "select": select, "count": count},
+        "pattern_merge": {
+            "selected": values[:count].clone(), "rest": values[count:].clone(), "select": select
         },
+        "pattern_gather": {"weight": weight} | csr,
+        "pattern_scatter": {"values": values} | csr | {"in_features": cols},
+        "sparse_linear": {"input": x, "values": values, "bias": bias} | every
+        | {"activation": 0, "feature_major": False},
+        "sparse_linear_backward": {"grad": g, "input": x, "values": values} | every
+        | _needs("values"),
+        "masked_linear": {"input": x, "weight": weight, "bias": bias, "mask": mask},
+        "masked_linear_backward": {"grad": g, "input": x, "weight": weight, "mask": mask}
+        | _needs("weight"),
     }  # fmt: skip
 
 
@@ -54,7 +82,8 @@ def call(op: str, args: dict):
 
 
 def other_dtype(t: Tensor) -> Tensor:
-    return t.to(torch.float64 if t.dtype == torch.float32 else torch.int64)
+    others = {torch.float32: torch.float64, torch.int64: torch.int32}
+    return t.to(others.get(t.dtype, torch.int64))
 
 
 def stepped(t: Tensor) -> Tensor:
@@ -76,20 +105,23 @@ SPOIL: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def fuzz() -> None:
-    """Spoils up to four arguments of a call at random: RuntimeError, or the right answer."""
+    """Spoils up to four arguments of a call at random: RuntimeError, or an answer without an access
+    outside a buffer; the right one, where the tensors of the Pattern are as they were."""
     from hypothesis import given, settings
     from hypothesis import strategies as st
 
-    number = st.integers(-3, 20) | st.sampled_from([2**31 - 1, -(2**31)])
+    number = st.integers(-3, 20) | st.sampled_from([127, 128, 2**15, 2**31 - 1, -(2**31)])
 
     @st.composite
     def spoiled(draw):
         torch.manual_seed(draw(st.integers(0, 20)))
         dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
-        every = arguments(dtype, draw(st.sampled_from([0, 1, 3, 4, 6, 20])))
+        batch = draw(st.sampled_from([0, 1, 3, 4, 6, 9, 20, 64]))
+        every = arguments(dtype, batch, draw(st.sampled_from(KINDS)))
         op = draw(st.sampled_from(sorted(every)))
         args = every[op]
-        for name in draw(st.lists(st.sampled_from(sorted(args)), max_size=4)):
+        touched = set(draw(st.lists(st.sampled_from(sorted(args)), max_size=4)))
+        for name in sorted(touched):
             value = args[name]
             if isinstance(value, bool):
                 args[name] = draw(st.booleans())
@@ -99,21 +131,23 @@ def fuzz() -> None:
                 )
             elif value.dim() == 0 or draw(st.booleans()):
                 args[name] = _spoil(value, draw(st.sampled_from(sorted(SPOIL))))
-            elif value.dtype == torch.int32 and value.numel():
+            elif not value.is_floating_point() and value.dtype != torch.bool and value.numel():
                 args[name] = value = value.clone()
                 at = draw(st.integers(0, value.numel() - 1))
-                value.view(-1)[at] = draw(number)
-        return op, args
+                info = torch.iinfo(value.dtype)
+                value.view(-1)[at] = min(max(draw(number), info.min), info.max)
+        return op, args, touched
 
-    @settings(max_examples=4000, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=2500, deadline=None, database=None, derandomize=True)
     @given(spoiled())
     def run(case):
-        op, args = case
+        op, args, touched = case
         try:
             got = call(op, args)
         except RuntimeError:
             return
-        _check(op, args, got)
+        if not touched & {*INDICES, *BLOCK, "in_features", "select"}:
+            _check(op, args, got)
 
     run()
 
@@ -126,21 +160,12 @@ def _spoil(t: Tensor, how: str) -> Tensor:
 
 
 def _check(op: str, args: dict, got) -> None:
-    """What was accepted has the reference's answer; the backward trusts that row and col agree."""
-    if op == "sparse_linear_backward":
-        return
-    if "col" in args and "row_ptr" in args:
-        rows = _library.reference("pattern_gather").__globals__["rows_of"](
-            args["row_ptr"], args["col"]
-        )
-        entries = list(zip(rows.tolist(), args["col"].tolist(), strict=True))
-        if len(set(entries)) < len(entries):  # a sum here, the last one there
-            return
+    """What was accepted has the reference's answer."""
     want = _library.reference(op)(*args.values())
     got, want = (r if isinstance(r, tuple) else (r,) for r in (got, want))
     for one, other in zip(got, want, strict=True):
         eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0
-        torch.testing.assert_close(one, other, rtol=16 * eps, atol=64 * eps, equal_nan=True)
+        torch.testing.assert_close(one, other, rtol=64 * eps, atol=256 * eps, equal_nan=True)
 
 
 if __name__ == "__main__":

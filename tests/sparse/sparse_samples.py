@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from close import assert_close, assert_grad_close
+from close import Bound
 from synops import _library
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
-# Batch rows, around each change of kernel (csrc/sparse/sparse_linear.cpp). A vector has 16 (AVX-512
+# Batch rows, around each change of kernel (csrc/sparse/product.cpp). A vector has 16 (AVX-512
 # float32), 8 (AVX2, portable; AVX-512 float64) or 4 lanes (AVX2 float64), so every set of
 # instructions meets its own edges in this list.
 BATCHES = [
@@ -21,17 +21,17 @@ BATCHES = [
     1,  # row dots: up to 3 rows (kFewRows)
     3,
     4,  # slabs from here on; one vector of 4 float64
-    5,
-    7,  # one vector of 8, less and more
-    8,
+    7,
+    8,  # one vector of 8; row blocks from here on (kLeastBatch)
     9,
-    15,  # one vector of 16, two of 8, four of 4
-    16,
+    15,
+    16,  # one vector of 16, two of 8, four of 4; parts from here on
     17,
-    31,  # two of 16
-    32,
+    31,
     33,  # more than the widest slab without tiles: a second batch block
-    65,  # with tiles, more than the widest slab of four vectors
+    64,  # with tiles, the widest slab of four vectors
+    65,
+    128,  # feature-major, the widest slab that is read where it is
     130,  # several blocks with a remainder
 ]
 
@@ -53,7 +53,8 @@ DENSITIES = [0.0, 0.02, 0.5, 1.0]
 
 
 class Tiling(NamedTuple):
-    """A shape around the tile of 192 columns, and the density that decides whether it is tiled."""
+    """A shape around tiles of 128 and 256 columns, and the density that decides for them: 20 and 15
+    entries a run on average (_reference/sparse/pattern.py)."""
 
     in_features: int
     out_features: int
@@ -63,16 +64,14 @@ class Tiling(NamedTuple):
 
 
 TILINGS = [
-    Tiling(191, 40, 0.5, 1, 1),  # below one tile
-    Tiling(192, 40, 0.5, 1, 1),  # exactly one
-    Tiling(193, 40, 0.5, 2, 1),  # a second tile of one column
-    Tiling(193, 40, 0.1, 1, 1),  # the same, but 9 entries a row and tile: below kTileEntries = 15
-    Tiling(40, 193, 0.5, 1, 2),  # only the transpose is tiled
-    Tiling(384, 200, 0.2, 2, 2),  # two full tiles: 38 entries a row and tile
-    Tiling(385, 60, 0.2, 3, 1),
-    Tiling(
-        1000, 20, 0.12, 6, 1
-    ),  # several steps of tiles (four a step at one vector), and a remainder
+    Tiling(128, 40, 0.5, 1, 1),  # as wide as a tile: no second one
+    Tiling(129, 40, 0.5, 2, 1),  # two of 80: the last one is cut
+    Tiling(129, 40, 0.03, 1, 1),  # the same, with 6 entries a run of 128
+    Tiling(256, 40, 0.03, 1, 1),  # too few entries for 128, too narrow for 256
+    Tiling(257, 40, 0.1, 2, 1),  # two of 144
+    Tiling(40, 300, 0.5, 1, 3),  # only the transpose is tiled
+    Tiling(300, 270, 0.25, 3, 3),  # both
+    Tiling(1000, 20, 0.2, 8, 1),  # a run of 20 rows, more than the 16 that are written together
 ]
 
 
@@ -159,21 +158,36 @@ def answer(s: Sample) -> Answer:
     return _exact(s, lambda t: t)
 
 
+class Expected:
+    """The float64 answer of a call, and how far from it a result may be."""
+
+    def __init__(self, s: Sample):
+        self.want = answer(s)
+        # Output and gradients are sums of products: of squares, they are the squared size of
+        # partial sums.
+        self.scale = Answer(*(t if t is None else t.sqrt() for t in _exact(s, torch.square)))
+        batch = s.input.shape[:-1].numel()
+        self.per_row, per_col = (int(s.mask.sum(d).max()) if s.mask.numel() else 0 for d in (1, 0))
+        want = self.want._replace(weight=self.want.weight[s.mask])
+        scale = self.scale._replace(weight=self.scale.weight[s.mask])
+        lengths = (self.per_row + 1, per_col, batch, batch)
+        self.bounds = [
+            None if w is None else Bound(w, s.input.dtype, length, size)
+            for w, size, length in zip(want, scale, lengths, strict=True)
+        ]
+
+    def check(self, got: Answer) -> None:
+        """``got.weight`` is that of the kept entries; None is not looked at."""
+        for i, (one, bound) in enumerate(zip(got, self.bounds, strict=True)):
+            if one is not None and bound is not None:
+                bound.check(one, vector=i > 0)
+
+
 def check(got: Answer, s: Sample, *, values: bool) -> None:
     """``got`` is right; ``values``: its weight gradient is that of the kept entries."""
-    dtype = s.input.dtype
-    want = answer(s)
-    # Output and gradients are sums of products: of squares, they are the squared size of partial
-    # sums.
-    scale = Answer(*(t if t is None else t.sqrt() for t in _exact(s, torch.square)))
-    batch = s.input.shape[:-1].numel()
-    per_row, per_col = (int(s.mask.sum(d).max()) if s.mask.numel() else 0 for d in (1, 0))
-    assert_close(got.output, want.output, dtype, per_row + 1, scale.output)
-    assert_grad_close(got.input, want.input, dtype, per_col, scale.input)
-    kept = got.weight if values else got.weight[s.mask]
-    assert_grad_close(kept, want.weight[s.mask], dtype, batch, scale.weight[s.mask])
     if not values:
         assert got.weight.shape == s.weight.shape
         assert not got.weight[~s.mask].any(), "a masked-out weight has gradient exactly 0"
-    if s.bias is not None:
-        assert_grad_close(got.bias, want.bias, dtype, batch, scale.bias)
+        got = got._replace(weight=got.weight[s.mask])
+    assert (got.bias is None) == (s.bias is None)
+    Expected(s).check(got)

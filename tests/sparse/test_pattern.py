@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sparse_samples import DENSITIES, DTYPES, random_mask, sample
+from layouts import LAYOUTS, SHORT, few, row_blocks
+from sparse_samples import DENSITIES, DTYPES, random_mask
 from torch.utils import _pytree as pytree
 
 from synops import _library
-from synops._reference.sparse.pattern import TILE, TILE_ENTRIES
 from synops.sparse import Pattern, sparse_linear
 
-# (out, in): nothing; around the 8 or 16 mask bytes read at a time; around a tile of 192, either way
+# (out, in): nothing; around the 8 or 16 mask bytes read at a time; around tiles of 128 and 256
 SHAPES = [
     (0, 0),
     (0, 5),
@@ -31,47 +31,45 @@ SHAPES = [
     (4, 17),
     (4, 31),
     (4, 33),
-    (5, 191),
-    (5, 192),
-    (5, 193),
-    (193, 5),
-    (30, 385),
-    (385, 30),
-    (200, 400),
+    (5, 128),
+    (5, 129),
+    (129, 5),
+    (30, 257),
+    (257, 30),
+    (140, 300),
 ]
 
 
 def same(a: Pattern, b: Pattern) -> bool:
-    tensors = zip(a.tensors, b.tensors, strict=True)
-    return (a.shape, a.capacity) == (b.shape, b.capacity) and all(
-        torch.equal(x, y) for x, y in tensors
-    )
+    """In everything that they hold."""
+    if (a.parts is None) != (b.parts is None):
+        return False
+    tensors = [*zip(a.tensors, b.tensors, strict=True)]
+    if a.parts is not None:
+        if not all(same(one, other) for one, other in zip(a.parts[:2], b.parts[:2], strict=True)):
+            return False
+        tensors.append((a.parts[2], b.parts[2]))
+    numbers = (a.shape, a.capacity, a.block) == (b.shape, b.capacity, b.block)
+    return numbers and all(torch.equal(x, y) and x.dtype == y.dtype for x, y in tensors)
 
 
-def plan_of(mask):
-    """row_ptr, col, col_ptr, row, perm written as loops over a list of entries."""
+def plan_of(mask, tile, tile_t):
+    """row_ptr, tile_col, col_ptr, tile_row, perm written as loops over a list of entries."""
     rows, cols = mask.shape
     entries = [(r, c) for r in range(rows) for c in range(cols) if mask[r, c]]
-    by_column = sorted(range(len(entries)), key=lambda j: (entries[j][1], j))
 
-    def pointers(majors, minors, n, width):
-        tiles = -(-width // TILE)
-        tiles = tiles if tiles > 1 and len(majors) >= TILE_ENTRIES * n * tiles else 1
-        ptr = []
-        for t in range(tiles + 1):
-            edge = t * TILE if t < tiles else width
-            ptr.append(
-                [
-                    sum(m < k or (m == k and i < edge) for m, i in zip(majors, minors, strict=True))
-                    for k in range(n)
-                ]
-            )
-        return torch.tensor(ptr, dtype=torch.int32).view(tiles + 1, n)
+    def plan(pairs, n, width, tile):
+        """pairs (major, minor): by tile of the minor, then major, then minor."""
+        order = sorted(range(len(pairs)), key=lambda j: (pairs[j][1] // tile, *pairs[j]))
+        runs = [(t, m) for t in range(max(1, -(-width // tile))) for m in range(n)]
+        found = [(pairs[j][1] // tile, pairs[j][0]) for j in order]
+        ptr = [sum(run < r for run in found) for r in runs] + [len(pairs)]
+        ints = torch.tensor(ptr, dtype=torch.int32)
+        return ints, torch.tensor([pairs[j][1] % tile for j in order]).to(torch.int16), order
 
-    r, c = [e[0] for e in entries], [e[1] for e in entries]
-    row, col = [r[j] for j in by_column], [c[j] for j in by_column]
-    ints = [torch.tensor(x, dtype=torch.int32) for x in (c, row, by_column)]
-    return pointers(r, c, rows, cols), ints[0], pointers(col, row, cols, rows), ints[1], ints[2]
+    row_ptr, tile_col, _ = plan(entries, rows, cols, tile)
+    col_ptr, tile_row, perm = plan([(c, r) for r, c in entries], cols, rows, tile_t)
+    return row_ptr, tile_col, col_ptr, tile_row, torch.tensor(perm, dtype=torch.int32)
 
 
 class TestMaking:
@@ -82,21 +80,42 @@ class TestMaking:
         mask = random_mask(*shape, density)
         pattern = Pattern.from_mask(mask)
         crow, col = _library.reference("pattern_from_mask")(mask)
-        row_ptr, col_ptr, row, perm = _library.reference("pattern_plan")(crow, col, shape[1])
-        assert torch.equal(pattern.crow, crow)
-        for got, want in zip(pattern.tensors, (row_ptr, col, col_ptr, row, perm), strict=True):
-            assert got.dtype == torch.int32
+        plan = _library.reference("pattern_plan")(crow, col, shape[1])
+        for got, want in zip(pattern.tensors, (crow, col, *plan), strict=False):
+            assert got.dtype == want.dtype
             assert torch.equal(got, want)
         assert torch.equal(pattern.mask(), mask)
+        assert int(_library.reference("pattern_blocks")(crow, col)) == pattern.block[0]
+        bits = _library.reference("pattern_bits")(crow, col, shape[1])
+        if pattern.nnz >= 0.4 * mask.numel():
+            assert torch.equal(pattern.bits, bits)
+        else:
+            assert pattern.bits.numel() == 0
 
+    # one tile, up to a multiple of 16; two of 80 (160 / 2); two of 208 (of at most 256)
     @pytest.mark.usefixtures("isa")
     @pytest.mark.parametrize(
-        ("shape", "density"), [((7, 20), 0.4), ((2, 400), 0.3), ((400, 2), 0.3)]
+        ("shape", "density", "tile", "tile_t"),
+        [
+            ((7, 20), 0.4, 32, 16),
+            ((6, 160), 0.4, 80, 16),
+            ((160, 6), 0.4, 16, 80),
+            ((4, 400), 0.055, 208, 16),
+        ],
     )
-    def test_against_loops(self, shape, density):
+    def test_against_loops(self, shape, density, tile, tile_t):
         mask = random_mask(*shape, density)
-        for got, want in zip(Pattern.from_mask(mask).tensors, plan_of(mask), strict=True):
-            assert torch.equal(got, want)
+        want = plan_of(mask, tile, tile_t)
+        for got, one in zip(Pattern.from_mask(mask).tensors[2:7], want, strict=True):
+            assert torch.equal(got, one)
+
+    def test_bits_by_hand(self):
+        mask = random_mask(6, 130, 0.7)
+        words = Pattern.from_mask(mask).bits
+        assert words.shape == (6, 3)
+        bits = (words[..., None] >> torch.arange(64) & 1).bool().flatten(1)
+        assert torch.equal(bits[:, :130], mask)
+        assert not bits[:, 130:].any()
 
     @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
     @pytest.mark.usefixtures("isa")
@@ -252,9 +271,9 @@ def test_gather_and_scatter_gradgradcheck():
 class TestTravel:
     """What happens to objects in modules, checkpoints and processes."""
 
-    @pytest.fixture
-    def pattern(self):
-        return Pattern.from_mask(random_mask(5, 200, 0.3), capacity=400)
+    @pytest.fixture(params=[*SHORT])
+    def pattern(self, request):
+        return LAYOUTS[request.param].make()
 
     @pytest.mark.parametrize(
         "trip",
@@ -271,11 +290,11 @@ class TestTravel:
     def test_round_trip(self, pattern, trip):
         got = trip(pattern)
         assert same(got, pattern)
-        s = sample(3, 200, 5, 1.0)
-        values = torch.randn(400)
-        assert torch.equal(
-            sparse_linear(s.input, values, got), sparse_linear(s.input, values, pattern)
-        )
+        values = torch.randn(pattern.capacity)
+        for batch in (2, 20):
+            x = torch.randn(batch, pattern.shape[1])
+            want = sparse_linear(x, values, pattern)
+            assert torch.equal(sparse_linear(x, values, got), want)
 
     @pytest.mark.parametrize("weights_only", [False, True])
     def test_torch_save(self, pattern, weights_only):
@@ -288,18 +307,27 @@ class TestTravel:
 
     def test_deepcopy_shares_nothing(self, pattern):
         tensors = zip(copy.deepcopy(pattern).tensors, pattern.tensors, strict=True)
-        assert all(a.data_ptr() != b.data_ptr() for a, b in tensors)
+        assert all(a.data_ptr() != b.data_ptr() for a, b in tensors if a.numel())
 
     def test_to_another_device(self, pattern):
         moved = pattern.to("meta")
         assert moved.device.type == "meta"
-        assert (moved.shape, moved.nnz, moved.capacity) == (pattern.shape, pattern.nnz, 400)
+        for name in ("shape", "nnz", "capacity", "block"):
+            assert getattr(moved, name) == getattr(pattern, name)
+        assert {t.device.type for t in pytree.tree_leaves(moved)} == {"meta"}
         assert "device='meta'" in repr(moved)
         assert pattern.to("cpu") is pattern
 
-    def test_leaves_are_named(self, pattern):
+    def test_leaves_are_named(self):
+        pattern = LAYOUTS["one tile"].make()
         paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(pattern)[0]]
-        assert paths == [".row_ptr", ".col_ptr", ".col", ".row", ".perm"]
+        assert paths == [
+            *(".crow", ".row_ptr", ".col_ptr", ".col", ".tile_col", ".tile_row", ".perm", ".bits")
+        ]
+        parted = LAYOUTS["parts"].make()
+        paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(parted)[0]]
+        assert len(paths) == 3 * 8 + 1
+        assert paths[8::8] == [".parts[0].crow", ".parts[1].crow", ".parts[2]"]
 
     def test_treespec_as_json(self, pattern):
         """torch.export saves the structure of inputs as text."""
@@ -307,8 +335,109 @@ class TestTravel:
         assert pytree.treespec_loads(pytree.treespec_dumps(spec)) == spec
 
 
+class TestBlocks:
+    """What from_mask finds, and the two ways of saying it."""
+
+    @pytest.mark.usefixtures("isa")
+    def test_found(self):
+        for rows in (8, 16, 32, 64, 128):
+            mask = row_blocks(rows, 3, 20, 0.3)
+            assert Pattern.from_mask(mask).block == (rows, 1)
+            one = mask.clone()
+            one[-1, 0] = ~one[-1, 0]  # one entry of the last row
+            assert Pattern.from_mask(one).block == (1, 1)
+            assert Pattern.from_mask(mask[:-1]).block == (1, 1)  # no whole block
+        assert Pattern.from_mask(row_blocks(4, 6, 20, 0.3)).block == (1, 1)  # too few
+        assert Pattern.from_mask(row_blocks(24, 2, 20, 0.9)).block == (8, 1)
+
+    def test_a_claim_is_checked(self):
+        mask = row_blocks(16, 3, 20, 0.3)
+        assert same(Pattern.from_mask(mask, block=(16, 1)), Pattern.from_mask(mask))
+        assert same(Pattern.from_mask(mask, block=(1, 1)), Pattern.from_mask(mask))
+        for empty in ((0, 20), (16, 0)):
+            Pattern.from_mask(torch.zeros(empty, dtype=torch.bool), block=(16, 1))
+
+    @pytest.mark.parametrize("block", [(16, 1), (8, 1), (16, 16), (3, 5), (1, 1)])
+    def test_from_blocks(self, block):
+        blocks = torch.rand(4, 6) < 0.5
+        rows, cols = block
+        mask = blocks.repeat_interleave(rows, 0).repeat_interleave(cols, 1)
+        want = Pattern.from_mask(mask, block=block, capacity=int(mask.sum()) + 3)
+        got = Pattern.from_blocks(blocks, block, capacity=int(mask.sum()) + 3)
+        assert same(got, want)
+        assert torch.equal(got.mask(), mask)
+
+    @pytest.mark.parametrize("interleaved", [False, True])
+    def test_from_groups(self, interleaved):
+        """Every entry by the definition, and the block as large as the group's rows allow."""
+        for rows, groups, block in ((16, 3, 16), (40, 2, 8), (5, 4, 1), (128, 1, 128), (6, 8, 1)):
+            shape = (rows * groups, 3 * groups)
+            pattern = Pattern.from_groups(shape, groups, interleaved=interleaved)
+            mask = pattern.mask()
+            for o in range(shape[0]):
+                for i in range(shape[1]):
+                    same_group = o % groups == i % groups if interleaved else o // rows == i // 3
+                    assert mask[o, i] == same_group
+            step = groups if interleaved and block > 1 else 1
+            assert pattern.block == (block, step)
+            assert pattern.parts is None
+
+    def test_from_groups_with_more(self):
+        for interleaved in (False, True):
+            extra = few(48, 30)
+            diagonal = Pattern.from_groups((48, 30), 3, interleaved=interleaved).mask()
+            pattern = Pattern.from_groups((48, 30), 3, interleaved=interleaved, extra=extra)
+            self.assert_parts(pattern, diagonal | extra)
+            assert torch.equal(pattern.parts[0].mask(), diagonal)
+            nothing = torch.zeros_like(extra)
+            for none in (nothing, diagonal):
+                got = Pattern.from_groups((48, 30), 3, interleaved=interleaved, extra=none)
+                assert same(got, Pattern.from_groups((48, 30), 3, interleaved=interleaved))
+
+    def assert_parts(self, pattern, mask):
+        """Blocks and rest are disjoint, together the mask, and values know which is which."""
+        blocks, rest, select = pattern.parts
+        assert torch.equal(pattern.mask(), mask)
+        assert torch.equal(blocks.mask() | rest.mask(), mask)
+        assert not (blocks.mask() & rest.mask()).any()
+        assert torch.equal(select, blocks.mask()[mask])
+        assert blocks.block[0] >= 8
+        assert pattern.block == rest.block == (1, 1)
+
+    @pytest.mark.parametrize("byte", [1, 2, 128, 255])
+    def test_mostly_blocks(self, byte):
+        """A bool tensor made by a view may hold any byte."""
+        mask = row_blocks(16, 4, 40, 0.5) | few(64, 40)
+        odd = (mask.to(torch.uint8) * byte).view(torch.bool)
+        for view in (odd, odd.t().contiguous().t()):
+            self.assert_parts(Pattern.from_mask(view), mask)
+
+    def test_too_few_in_blocks(self):
+        """Half of the entries and density .05 are where parts begin to pay."""
+        kept = torch.zeros(4, 100, dtype=torch.bool)
+        kept[:, :10] = True
+        blocks = kept.repeat_interleave(16, 0)  # 640 entries
+        for more, parts in ((639, True), (641, False)):
+            mask = blocks.clone()
+            mask[::16, 20:].view(4, -1)[:, :0] = True
+            free = torch.zeros(64, 100, dtype=torch.bool)
+            free[1::2, 20:] = True  # no two neighbours: never 16 equal rows
+            at = free.flatten().nonzero()[:, 0]
+            mask.view(-1)[at[:: len(at) // more][:more]] = True
+            assert int(mask.sum()) == 640 + more
+            assert (Pattern.from_mask(mask).parts is not None) == parts
+        thin = torch.zeros(64, 400, dtype=torch.bool)
+        thin[:, :10] = True  # density .025
+        thin[0, 20] = True
+        assert Pattern.from_mask(thin).parts is None
+
+
 MASK = torch.eye(3, dtype=torch.bool)
 CROW, COL = torch.tensor([0, 2, 2, 4]), torch.tensor([0, 3, 1, 2])
+
+
+def groups(shape=(12, 8), count=4, **options):
+    return Pattern.from_groups(shape, count, **options)
 
 
 def csr(crow=CROW, col=COL, shape=(3, 4), **options):
@@ -360,6 +489,106 @@ BAD = {
         lambda: Pattern.from_mask(MASK, capacity=3.5),
         TypeError,
         "Pattern.from_mask: capacity must",
+    ),
+    "block: does not divide": (
+        lambda: Pattern.from_mask(MASK, block=(2, 1)),
+        ValueError,
+        "Pattern.from_mask: block must divide the shape (3, 3), got (2, 1)",
+    ),
+    "block: columns do not divide": (
+        lambda: Pattern.from_mask(MASK, block=(1, 2)),
+        ValueError,
+        "Pattern.from_mask: block must divide the shape (3, 3), got (1, 2)",
+    ),
+    "block: others": (
+        lambda: Pattern.from_mask(MASK, block=(3, 1)),
+        ValueError,
+        "Pattern.from_mask: mask must be made of whole blocks of (3, 1), got",
+    ),
+    "block: zero": (
+        lambda: Pattern.from_mask(MASK, block=(0, 1)),
+        ValueError,
+        "Pattern.from_mask: block must have sides of at least 1, got (0, 1)",
+    ),
+    "block: one number": (
+        lambda: Pattern.from_mask(MASK, block=16),
+        TypeError,
+        "Pattern.from_mask: block must be a pair of integers (rows, columns), got 16",
+    ),
+    "block: three": (
+        lambda: Pattern.from_mask(MASK, block=(1, 1, 1)),
+        TypeError,
+        "Pattern.from_mask: block must be a pair of integers (rows, columns), got (1, 1, 1)",
+    ),
+    "block: floats": (
+        lambda: Pattern.from_mask(MASK, block=(1.0, 1)),
+        TypeError,
+        "Pattern.from_mask: block must be a pair of integers (rows, columns), got (1.0, 1)",
+    ),
+    "blocks: no tensor": (
+        lambda: Pattern.from_blocks([[True]], (16, 1)),
+        TypeError,
+        "Pattern.from_blocks: blocks must be a torch.Tensor, got list",
+    ),
+    "blocks: float": (
+        lambda: Pattern.from_blocks(MASK.float(), (16, 1)),
+        TypeError,
+        "Pattern.from_blocks: blocks must be bool, got float32",
+    ),
+    "blocks: 1-D": (
+        lambda: Pattern.from_blocks(MASK[0], (16, 1)),
+        ValueError,
+        "Pattern.from_blocks: blocks must have 2 dimensions (out / rows, in / columns), got (3,)",
+    ),
+    "blocks: negative": (
+        lambda: Pattern.from_blocks(MASK, (16, -1)),
+        ValueError,
+        "Pattern.from_blocks: block must have sides of at least 1, got (16, -1)",
+    ),
+    "groups: do not divide": (
+        lambda: groups((12, 9)),
+        ValueError,
+        "Pattern.from_groups: groups must divide both sides of (out, in) = (12, 9), got 4",
+    ),
+    "groups: zero": (
+        lambda: groups(count=0),
+        ValueError,
+        "Pattern.from_groups: groups must divide both sides of (out, in) = (12, 8), got 0",
+    ),
+    "groups: negative": (
+        lambda: groups(count=-4),
+        ValueError,
+        "Pattern.from_groups: groups must divide both sides of (out, in) = (12, 8), got -4",
+    ),
+    "groups: float": (
+        lambda: groups(count=2.0),
+        TypeError,
+        "Pattern.from_groups: groups must be an integer, got 2.0",
+    ),
+    "groups: shape": (
+        lambda: groups(12),
+        TypeError,
+        "Pattern.from_groups: shape must be a pair of integers (out, in), got 12",
+    ),
+    "groups: extra of lists": (
+        lambda: groups(extra=[[True]]),
+        TypeError,
+        "Pattern.from_groups: extra must be a torch.Tensor, got list",
+    ),
+    "groups: extra float": (
+        lambda: groups(extra=torch.ones(12, 8)),
+        TypeError,
+        "Pattern.from_groups: extra must be bool, got float32",
+    ),
+    "groups: extra shape": (
+        lambda: groups(extra=torch.ones(8, 12, dtype=torch.bool)),
+        ValueError,
+        "Pattern.from_groups: extra must have shape (out, in) = (12, 8), got (8, 12)",
+    ),
+    "groups: capacity": (
+        lambda: groups(capacity=23),
+        ValueError,
+        "Pattern.from_groups: capacity must be at least nnz = 24, got 23",
     ),
     "csr: no tensor": (
         lambda: csr(crow=[0, 2, 2, 4]),

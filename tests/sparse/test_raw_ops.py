@@ -1,5 +1,6 @@
 """torch.ops.synops.* called with anything: RuntimeError, and no access outside a buffer."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ FINE = (
         ("masked_linear", "input", "empty"),
         ("pattern_scatter", "values", "longer"),  # capacity above nnz
         ("pattern_scatter", "values", "wider"),
+        ("pattern_split", "values", "longer"),
+        ("pattern_split", "values", "wider"),
         ("sparse_linear", "values", "longer"),
         ("sparse_linear", "values", "wider"),
         ("sparse_linear_backward", "values", "longer"),
@@ -31,18 +34,19 @@ FINE = (
         ("pattern_from_mask", "mask", "shorter"),
         ("pattern_from_mask", "mask", "wider"),
         ("pattern_from_mask", "mask", "empty"),
-        ("pattern_plan", "crow", "longer"),  # an empty row more
-        ("pattern_plan", "crow", "wider"),
         ("pattern_gather", "weight", "dtype"),  # any floating point type
         ("pattern_scatter", "values", "dtype"),
+        ("pattern_split", "values", "dtype"),
         ("pattern_gather", "weight", "wider"),  # columns more, without entries
         ("sparse_linear", "input", "wider"),
-        # a row of tile pointers more: a tile without entries
-        ("pattern_gather", "row_ptr", "longer"),
-        ("pattern_scatter", "row_ptr", "longer"),
-        ("sparse_linear", "row_ptr", "longer"),
-        ("sparse_linear_backward", "row_ptr", "longer"),
-        ("sparse_linear_backward", "col_ptr", "longer"),
+        ("sparse_linear", "bits", "empty"),  # no bits
+        ("sparse_linear_backward", "bits", "empty"),
+    }
+    | {
+        # an empty row more, where no other argument has rows
+        (op, "crow", how)
+        for op in ("pattern_plan", "pattern_bits", "pattern_blocks", "pattern_scatter")
+        for how in ("longer", "wider")
     }
     | {
         # any strides are copied, but those of an index
@@ -51,6 +55,8 @@ FINE = (
             "pattern_from_mask": ("mask",),
             "pattern_gather": ("weight",),
             "pattern_scatter": ("values",),
+            "pattern_split": ("values",),
+            "pattern_merge": ("selected", "rest"),
             "sparse_linear": ("input", "values", "bias"),
             "sparse_linear_backward": ("grad", "input", "values"),
             "masked_linear": ("input", "weight", "bias", "mask"),
@@ -61,19 +67,22 @@ FINE = (
     | {
         # of the transpose, which the forward does not read
         ("sparse_linear", name, how)
-        for name in ("col_ptr", "row", "perm")
+        for name in ("col_ptr", "tile_row", "perm")
         for how in raw_ops.SPOIL
     }
 )
 
 
-def spoiled_calls():
-    for op, args in raw_ops.arguments().items():
-        for name, value in args.items():
-            if isinstance(value, torch.Tensor):
+def spoiled_calls(op, fine):
+    """(what, arguments) with one tensor spoiled, in every way that is fine or is not."""
+    for kind in raw_ops.KINDS:
+        for name, value in raw_ops.arguments(kind=kind)[op].items():
+            if isinstance(value, torch.Tensor) and value.numel():
                 for how in raw_ops.SPOIL:
-                    if (op, name, how) not in FINE:
-                        yield pytest.param(op, name, how, id=f"{op}-{name}-{how}")
+                    if ((op, name, how) in FINE) == fine:
+                        args = raw_ops.arguments(kind=kind)[op]
+                        args[name] = raw_ops.SPOIL[how](args[name])
+                        yield f"{kind}: {name} {how}", args
 
 
 def test_every_op_is_here():
@@ -83,22 +92,28 @@ def test_every_op_is_here():
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("op", OPS)
 def test_valid_arguments_run(op):
-    raw_ops._check(op, args := raw_ops.arguments()[op], raw_ops.call(op, args))
+    for kind in raw_ops.KINDS:
+        for batch in (raw_ops.BATCH, 2, 20):
+            args = raw_ops.arguments(batch=batch, kind=kind)[op]
+            raw_ops._check(op, args, raw_ops.call(op, args))
 
 
-@pytest.mark.parametrize(("op", "name", "how"), list(spoiled_calls()))
-def test_spoiled_argument(op, name, how):
-    args = raw_ops.arguments()[op]
-    args[name] = raw_ops.SPOIL[how](args[name])
-    with pytest.raises(RuntimeError, match=r"pattern_|linear"):
+@pytest.mark.parametrize("op", OPS)
+def test_spoiled_argument(op):
+    taken = []
+    for what, args in spoiled_calls(op, fine=False):
+        with contextlib.suppress(RuntimeError):
+            raw_ops.call(op, args)
+            taken.append(what)
+    assert taken == []
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_what_is_fine_runs(op):
+    for what, args in spoiled_calls(op, fine=True):
+        if "pattern_scatter" in op and "dtype" in what:
+            continue
         raw_ops.call(op, args)
-
-
-@pytest.mark.parametrize(("op", "name", "how"), sorted(FINE))
-def test_what_is_fine_runs(op, name, how):
-    args = raw_ops.arguments()[op]
-    args[name] = raw_ops.SPOIL[how](args[name])
-    raw_ops.call(op, args)
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -113,10 +128,15 @@ def test_devices_do_not_mix(op):
                     raw_ops.call(op, args)
 
 
+FLOATS = [
+    op
+    for op, args in raw_ops.arguments().items()
+    if any(isinstance(v, torch.Tensor) and v.is_floating_point() for v in args.values())
+]
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool, torch.uint8])
-@pytest.mark.parametrize(
-    "op", [op for op in OPS if op not in ("pattern_from_mask", "pattern_plan")]
-)
+@pytest.mark.parametrize("op", FLOATS)
 def test_element_types_that_no_kernel_has(op, dtype):
     args = raw_ops.arguments()[op]
     for name, value in args.items():
@@ -126,36 +146,53 @@ def test_element_types_that_no_kernel_has(op, dtype):
         raw_ops.call(op, args)
 
 
-BAD_INDEX = [-1, raw_ops.COLS, 2**31 - 1, -(2**31)]
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("name", ["col", "tile_col", "tile_row", "perm"])
+def test_index_out_of_range(name):
+    """In every op that has it, at either end, by one and by far: refused, or not read at all."""
+    seen = 0
+    for kind in raw_ops.KINDS:
+        for op, args in raw_ops.arguments(kind=kind).items():
+            if name not in args or (op, name, "empty") in FINE:
+                continue
+            index, info = args[name], torch.iinfo(args[name].dtype)
+            rows, cols = len(args["crow"]) - 1, int(args["col"].max()) + 1
+            if "input" in args:
+                cols = args["input"].shape[1]
+            elif "in_features" in args:
+                cols = args["in_features"]
+            elif op == "pattern_gather":
+                cols = args["weight"].shape[1]
+            else:
+                cols = info.max  # pattern_blocks has no number of columns
+            # beside the last tile, which is the narrowest
+            end = {"perm": len(index), "tile_row": rows, "col": cols, "tile_col": cols}[name]
+            for at in (0, -1):
+                for bad in {-1, min(end, info.max), info.max, info.min}:
+                    spoiled = index.clone()
+                    spoiled[at] = bad
+                    try:
+                        got = raw_ops.call(op, args | {name: spoiled})
+                    except RuntimeError as error:
+                        assert name in str(error)
+                        seen += 1
+                    else:  # the same entries in another order are what this call goes by
+                        torch.testing.assert_close(got, raw_ops.call(op, args), equal_nan=True)
+    assert seen
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("at", [0, -1])
-@pytest.mark.parametrize("bad", BAD_INDEX)
-@pytest.mark.parametrize(
-    ("op", "name"),
-    [(op, n) for op in OPS if "pattern_from" not in op and "masked" not in op for n in ("col",)]
-    + [("sparse_linear_backward", "row"), ("sparse_linear_backward", "perm")],
-)
-def test_index_out_of_range(op, name, bad, at):
-    args = raw_ops.arguments()[op]
-    index = args[name]
-    index[at] = index.numel() if name == "perm" and bad == raw_ops.COLS else bad
-    with pytest.raises(RuntimeError, match=name):
-        raw_ops.call(op, args)
-
-
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("kind", ["row_ptr", "col_ptr", "crow"])
+@pytest.mark.parametrize("kind", raw_ops.KINDS)
+@pytest.mark.parametrize("name", ["crow", "row_ptr", "col_ptr"])
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda p: p.view(-1)[:1].fill_(1),
-        lambda p: p.view(-1)[:1].fill_(-1),
-        lambda p: p.view(-1)[-1:].add_(1),
-        lambda p: p.view(-1)[-1:].sub_(1),
-        lambda p: p.view(-1)[1:2].fill_(2**31 - 1),
-        lambda p: p.view(-1)[1:2].fill_(-(2**31)),
+        lambda p: p[:1].fill_(1),
+        lambda p: p[:1].fill_(-1),
+        lambda p: p[-1:].add_(1),
+        lambda p: p[-1:].sub_(1),
+        lambda p: p[1:2].fill_(2**31 - 1),
+        lambda p: p[1:2].fill_(-(2**31)),
         lambda p: p.fill_(0),
         lambda p: p.copy_(p.flip(-1)),
     ],
@@ -163,21 +200,104 @@ def test_index_out_of_range(op, name, bad, at):
     "zeros",
          "descends"],
 )  # fmt: skip
-def test_pointers_that_lie(kind, spoil):
+def test_pointers_that_lie(kind, name, spoil):
     seen = 0
-    for op, args in raw_ops.arguments().items():
-        if kind in args and (op, kind, "empty") not in FINE:
+    for op, args in raw_ops.arguments(kind=kind).items():
+        if name in args and (op, name, "empty") not in FINE:
             seen += 1
-            args = dict(args)
-            args[kind] = args[kind].clone()
-            spoil(args[kind])
+            pointers = args[name].clone()
+            spoil(pointers)
             with pytest.raises(RuntimeError, match="must ascend from 0 to nnz"):
-                raw_ops.call(op, args)
+                raw_ops.call(op, args | {name: pointers})
     assert seen
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", raw_ops.KINDS)
+def test_rows_that_disagree(kind, dtype):
+    """crow and row_ptr valid each by itself, with entries in other rows: one says where values go,
+    the other how many."""
+    for batch in (2, 6, 20):
+        for op in ("sparse_linear", "sparse_linear_backward"):
+            args = raw_ops.arguments(dtype, batch, kind)[op]
+            for name in ("crow", "row_ptr"):
+                pointers = args[name].clone()
+                pointers[1:-1] = pointers[-1]  # all in the first row, or run
+                with pytest.raises(RuntimeError, match="same entries in each row"):
+                    raw_ops.call(op, args | {name: pointers, "block_rows": 1, "block_step": 1})
+
+
+@pytest.mark.usefixtures("isa")
+def test_blocks_that_are_none():
+    """Rows that are no multiple of a block, or of unequal lengths, or a block of nothing."""
+    bad = [0, -1, 3, 17, 2**31, 2**62, 2**63 - 1, -(2**63)]
+    for op in ("sparse_linear", "sparse_linear_backward"):
+        args = raw_ops.arguments(kind="blocks")[op]  # 16 rows
+        for name in raw_ops.BLOCK:
+            for number in bad:
+                with pytest.raises(RuntimeError, match="must divide 16 rows"):
+                    raw_ops.call(op, args | {name: number})
+        with pytest.raises(RuntimeError, match="must divide 16 rows"):
+            raw_ops.call(op, args | {"block_rows": 16, "block_step": 16})
+        args = raw_ops.arguments(kind="bits")[op]  # 5 rows, with other entries each
+        with pytest.raises(RuntimeError, match="equally many entries"):
+            raw_ops.call(op, args | {"block_rows": 5})
+
+
+@pytest.mark.usefixtures("isa")
+def test_bits_of_another_weight():
+    """As many rows and words, with other bits: columns behind the last one are not read, and a row
+    of other length is not taken by its bits."""
+    args = raw_ops.arguments(batch=2, kind="bits")["sparse_linear"]
+    want = raw_ops.call("sparse_linear", args)
+    for bits in (-1, 0, 2**62):  # more than there are values
+        lying = args | {"bits": torch.full_like(args["bits"], bits)}
+        assert torch.equal(*(raw_ops.call("sparse_linear", a) for a in (lying, lying)))
+        if bits != 2**62:
+            torch.testing.assert_close(raw_ops.call("sparse_linear", lying), want)
+    moved = args | {"bits": args["bits"] << 57}  # the same numbers of them, out of reach
+    moved["bits"] = torch.where(moved["bits"] == 0, args["bits"], moved["bits"])
+    assert raw_ops.call("sparse_linear", moved).isfinite().all()
+
+
+@pytest.mark.parametrize("activation", [-1, 3, 2**31, 2**63 - 1, -(2**63)])
+def test_activations_that_are_none(activation):
+    args = raw_ops.arguments()["sparse_linear"] | {"activation": activation}
+    with pytest.raises(RuntimeError, match="activation must be 0, 1 or 2"):
+        raw_ops.call("sparse_linear", args)
+
+
+def test_selections_that_do_not_count():
+    args = raw_ops.arguments()["pattern_split"]
+    for count in (args["count"] - 1, args["count"] + 1, -1, 2**63 - 1, -(2**63)):
+        with pytest.raises(RuntimeError, match="True entries"):
+            raw_ops.call("pattern_split", args | {"count": count})
+    args = raw_ops.arguments()["pattern_merge"]
+    with pytest.raises(RuntimeError, match="True entries"):
+        raw_ops.call("pattern_merge", args | {"select": ~args["select"]})
+
+
+@pytest.mark.usefixtures("isa")
+def test_split_and_merge():
+    """Around the 16 values that go at a time, with long runs of either side; any true byte."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for n in (0, 1, 15, 16, 17, 33, 64, 300):
+            for share in (0.0, 0.05, 0.5, 1.0):
+                select = torch.rand(n) < share
+                values = torch.randn(n).to(dtype)
+                tail = torch.cat([values, values.new_full((3,), torch.nan)])
+                count = int(select.sum())
+                for byte in (1, 2, 128, 255):
+                    bytes_ = (select.to(torch.uint8) * byte).view(torch.bool)
+                    one, other = torch.ops.synops.pattern_split(tail, bytes_, count)
+                    assert torch.equal(one, values[select])
+                    assert torch.equal(other, values[~select])
+                    assert torch.equal(torch.ops.synops.pattern_merge(one, other, bytes_), values)
+
+
 @pytest.mark.parametrize("in_features", [-1, -(2**31), 2**31, 2**40, 2**63 - 1, -(2**63)])
-@pytest.mark.parametrize("op", ["pattern_plan", "pattern_scatter"])
+@pytest.mark.parametrize("op", ["pattern_plan", "pattern_scatter", "pattern_bits"])
 def test_sizes_that_no_index_reaches(op, in_features):
     args = raw_ops.arguments()[op]
     args["in_features"] = in_features
@@ -206,7 +326,7 @@ def test_gradient_flags():
 
 
 def test_fuzz():
-    """4000 spoiled calls in a process of their own, which must live to say so."""
+    """2500 spoiled calls in a process of their own, which must live to say so."""
     script = Path(raw_ops.__file__)
     run = subprocess.run(
         [sys.executable, "-X", "faulthandler", script], capture_output=True, text=True, timeout=300

@@ -3,14 +3,18 @@
 import pytest
 import raw_ops
 import torch
+from layouts import LAYOUTS, feature_major, padded
 from sparse_layers import LAYERS, MASKED_PATTERN, SPARSE
 from sparse_samples import random_mask, sample
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import synops
-from synops.sparse import Pattern, sparse_linear
+from synops.sparse import Pattern, sparse_linear, spmm
 
 FORMS = pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+
+# One of each that the driver in Python or in C++ goes another way for.
+CHAINED = ["capacity", "tiles of 128", "blocks of 16", "groups, interleaved", "parts"]
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +89,34 @@ class TestCompile:
             assert_same(step(compiled, x), step(module, x))
         assert counter.frame_count <= 2
 
+    @pytest.mark.parametrize("name", CHAINED)
+    def test_layouts(self, name):
+        """Numbers, gradients and strides, in both layouts of memory."""
+        pattern = LAYOUTS[name].make()
+
+        def f(x, values, pattern, fm):
+            return sparse_linear(x.sin(), values, pattern, activation="gelu", feature_major=fm)
+
+        compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+        values = padded(pattern, torch.randn(pattern.nnz))
+        for batch in (2, 33):
+            for fm in (False, True):
+                torch._dynamo.reset()  # layouts of memory are guards
+                rows = torch.randn(batch, pattern.shape[1])
+                for x in (rows, feature_major(rows)):
+                    leaves = [x.clone().requires_grad_(), values.clone().requires_grad_()]
+                    want, got = f(*leaves, pattern, fm), compiled(*leaves, pattern, fm)
+                    torch.testing.assert_close(got, want)
+                    assert got.stride() == want.stride()
+                    grads = [torch.autograd.grad(y.sum(), leaves) for y in (got, want)]
+                    for one, other in zip(*grads, strict=True):
+                        torch.testing.assert_close(one, other)
+                        assert one.stride() == other.stride()
+                    with torch.no_grad():  # the activation is part of the product
+                        got = compiled(x, values, pattern, fm)
+                    torch.testing.assert_close(got, want.detach())
+                    assert got.stride() == want.stride()
+
     def test_another_pattern_of_the_same_shape(self):
         """A graph does not keep the entries of the Pattern that it was traced with."""
         compiled = torch.compile(sparse_linear, fullgraph=True, backend="aot_eager")
@@ -157,6 +189,26 @@ class TestExport:
         want = sparse_linear(s.input, s.values, pattern)
         assert torch.equal(program.module()(s.input, s.values, pattern), want)
 
+    @pytest.mark.parametrize("name", CHAINED)
+    def test_layouts(self, name, tmp_path):
+        """Both memories of a result, saved and loaded."""
+        pattern = LAYOUTS[name].make()
+        values = padded(pattern, torch.randn(pattern.nnz)).nan_to_num(0.5)
+
+        class Products(torch.nn.Module):
+            def forward(self, x, values, pattern):
+                product = sparse_linear(x, values, pattern, activation="relu", feature_major=True)
+                return product, spmm(values, pattern, x.t())
+
+        x = torch.randn(33, pattern.shape[1])
+        program = torch.export.export(Products(), (x, values, pattern))
+        torch.export.save(program, tmp_path / "products.pt2")
+        with torch.serialization.safe_globals([Pattern]):  # example inputs are saved as well
+            loaded = torch.export.load(tmp_path / "products.pt2").module()
+        want, got = Products()(x, values, pattern), loaded(x, values, pattern)
+        torch.testing.assert_close(got, want)
+        assert [t.stride() for t in got] == [t.stride() for t in want]
+
     def test_saved_and_loaded(self, tmp_path):
         module = Network()
         program = torch.export.export(module, (torch.randn(6, 12),))
@@ -204,14 +256,26 @@ def test_opcheck_without_bias(op):
     torch.library.opcheck(getattr(torch.ops.synops, op).default, list(args.values()))
 
 
+@pytest.mark.parametrize("kind", ["tiled", "blocks"])
+def test_opcheck_layouts(kind):
+    """What a fake says of strides is what comes out, in either memory."""
+    for fm in (False, True):
+        args = raw_ops.arguments(batch=20, kind=kind)["sparse_linear"] | {"feature_major": fm}
+        args["input"] = feature_major(args["input"]) if fm else args["input"]
+        torch.library.opcheck(torch.ops.synops.sparse_linear.default, list(args.values()))
+        args = raw_ops.arguments(batch=20, kind=kind)["sparse_linear_backward"]
+        args["input"] = feature_major(args["input"]) if fm else args["input"]
+        torch.library.opcheck(torch.ops.synops.sparse_linear_backward.default, [*args.values()])
+
+
 @pytest.mark.parametrize(("rows", "cols"), [(40, 400), (400, 40)])
 def test_opcheck_tiled(rows, cols):
     """The shape of the tile pointers depends on the number of entries."""
     crow, col = torch.ops.synops.pattern_from_mask(torch.rand(rows, cols) < 0.5)
     torch.library.opcheck(torch.ops.synops.pattern_plan.default, (crow, col, cols))
-    assert (
-        max(len(t) for t in torch.ops.synops.pattern_plan(crow, col, cols)[:2] if t.dim() == 2) > 2
-    )
+    row_ptr, _, col_ptr, *_ = torch.ops.synops.pattern_plan(crow, col, cols)
+    assert (len(row_ptr) > rows + 1) == (cols > rows)
+    assert (len(col_ptr) > cols + 1) == (rows > cols)
 
 
 @pytest.mark.parametrize("layer", [SPARSE, MASKED_PATTERN], ids=lambda layer: layer.name)

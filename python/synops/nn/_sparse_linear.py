@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from .._check import check_shape, check_tensor, dtype_name, fail
 from ..sparse import Pattern, sparse_linear
@@ -23,6 +22,8 @@ _DENSE_KEYS = (
 )
 # Of a Pattern's tensors, those that are derived from crow and col.
 _PLAN = ("row_ptr", "tile_col", "col_ptr", "tile_row", "perm", "bits")
+_INDEX = ("crow", "col", *_PLAN)
+_PARTS = ("blocks", "rest")  # prefixes of the buffers of the parts
 
 
 class SparseLinear(nn.Module):
@@ -165,29 +166,46 @@ class SparseLinear(nn.Module):
         pattern = Pattern(
             (self.out_features, self.in_features),
             self._capacity,
-            *(b["crow"], b["col"], b["row_ptr"], b["tile_col"]),  # type: ignore[arg-type]
-            *(b["col_ptr"], b["tile_row"], b["perm"], b["bits"]),  # type: ignore[arg-type]
+            *(b["crow"], b["col"], b["row_ptr"]),  # type: ignore[arg-type]
+            b["tile_col"].view(torch.int16),  # type: ignore[union-attr]
+            b["col_ptr"],  # type: ignore[arg-type]
+            b["tile_row"].view(torch.int16),  # type: ignore[union-attr]
+            *(b["perm"], b["bits"]),  # type: ignore[arg-type]
             self._block,
         )
-        if self._parts is None:
-            return pattern
-        leaves = [b[f"part_{i}"] for i in range(self._parts.num_leaves)]
-        return replace(pattern, parts=pytree.tree_unflatten(leaves, self._parts))
+        return replace(pattern, parts=self._parts()) if self._part_blocks else pattern
+
+    def _parts(self) -> tuple[Pattern, Pattern, Tensor]:
+        """Those of the pattern."""
+        patterns = []
+        for name, block in zip(_PARTS, self._part_blocks, strict=True):
+            index = [self._buffers[f"{name}_{field}"] for field in _INDEX]
+            index = [t.view(torch.int16) if t.dtype == torch.uint8 else t for t in index]  # type: ignore[union-attr]
+            shape = (self.out_features, self.in_features)
+            length = index[1].shape[0]  # type: ignore[union-attr]
+            patterns.append(Pattern(shape, length, *index, block))  # type: ignore[arg-type, call-arg]
+        first, rest = patterns
+        return first, rest, self._buffers["select"]  # type: ignore[return-value]
 
     def _set_pattern(self, pattern: Pattern) -> None:
         # crow and col are the pattern as it is saved; the rest is derived from them.
         self._block = pattern.block
         self.register_buffer("crow", pattern.crow)
         self.register_buffer("col", pattern.col)
-        for name in _PLAN:
-            self.register_buffer(name, getattr(pattern, name), persistent=False)
-        for name in [name for name in self._buffers if name.startswith("part_")]:
-            del self._buffers[name]
-        self._parts: pytree.TreeSpec | None = None
+        derived = {name: getattr(pattern, name) for name in _PLAN}
+        self._part_blocks: tuple[tuple[int, int], ...] = ()
         if pattern.parts is not None:
-            leaves, self._parts = pytree.tree_flatten(pattern.parts)
-            for i, leaf in enumerate(leaves):
-                self.register_buffer(f"part_{i}", leaf, persistent=False)
+            *patterns, derived["select"] = pattern.parts
+            self._part_blocks = tuple(part.block for part in patterns)
+            for prefix, part in zip(_PARTS, patterns, strict=True):
+                derived |= {f"{prefix}_{field}": getattr(part, field) for field in _INDEX}
+        for name in [name for name in self._buffers if name not in ("crow", "col")]:
+            del self._buffers[name]
+            self._non_persistent_buffers_set.discard(name)
+        for name, tensor in derived.items():
+            # As bytes: DDP broadcasts buffers, and neither gloo nor NCCL knows int16.
+            tensor = tensor.view(torch.uint8) if tensor.dtype == torch.int16 else tensor
+            self.register_buffer(name, tensor, persistent=False)
 
     def reset_parameters(self) -> None:
         """The initial values of ``nn.Linear`` at the kept entries (draws the dense weight once)."""

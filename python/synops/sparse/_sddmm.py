@@ -58,8 +58,11 @@ def sddmm(
     _check_args(mat1, mat2, pattern, input)
     if pattern.parts is not None and mat1.shape[1] >= PARTS_ROWS:
         blocks, rest, select = pattern.parts
+        dtype = mat1.dtype
+        if dtype in (torch.bfloat16, torch.float16):  # rounds the sum of both gradients, once
+            mat1, mat2 = mat1.float(), mat2.float()
         products = (_product(mat1, mat2, part, part.nnz, backend) for part in (blocks, rest))
-        values = merge(*products, select, backend=backend)
+        values = merge(*products, select, backend=backend).to(dtype)
         values = torch.nn.functional.pad(values, (0, pattern.capacity - pattern.nnz))
     else:
         values = _product(mat1, mat2, pattern, pattern.capacity, backend)

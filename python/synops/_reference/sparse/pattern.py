@@ -64,11 +64,11 @@ def rows_of(crow: Tensor, col: Tensor) -> Tensor:
 
 def pattern_bits(crow: Tensor, col: Tensor, in_features: int) -> Tensor:
     """(out, words), int64: bit k % 64 of word k // 64 is set where column k is kept."""
-    words = (in_features + 63) // 64
-    bits = torch.zeros((crow.shape[0] - 1) * words, dtype=torch.int64, device=col.device)
+    rows, words = crow.shape[0] - 1, (in_features + 63) // 64
+    bits = torch.zeros(rows * words, dtype=torch.int64, device=col.device)
     k = col.long()
     one = torch.ones_like(k) << (k % 64)
-    return bits.index_add_(0, rows_of(crow, col) * words + k // 64, one).view(-1, words)
+    return bits.index_add_(0, rows_of(crow, col) * words + k // 64, one).view(rows, words)
 
 
 def pattern_blocks(crow: Tensor, col: Tensor) -> Tensor:
