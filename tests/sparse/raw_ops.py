@@ -81,6 +81,14 @@ def call(op: str, args: dict):
     return getattr(torch.ops.synops, op).default(*args.values())
 
 
+def attempt(op: str, args: dict) -> tuple[str, object]:
+    """Why the op refuses, or its result."""
+    try:
+        return "", call(op, args)
+    except RuntimeError as error:
+        return str(error), None
+
+
 def other_dtype(t: Tensor) -> Tensor:
     others = {torch.float32: torch.float64, torch.int64: torch.int32}
     return t.to(others.get(t.dtype, torch.int64))
