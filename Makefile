@@ -75,7 +75,7 @@ format: $(if $(VENV),$(VENV)/.deps)  ## rewrite the sources as `make lint` wants
 	$(PYTHON) -m ruff format .
 	$(BIN)clang-format -i $$(find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
-sanitize: $(if $(VENV),$(VENV)/.deps)  ## the raw-pointer kernels under ASan and UBSan
+sanitize: $(if $(VENV),$(VENV)/.deps)  ## the raw-pointer kernels and products under ASan and UBSan
 	PYTHON=$(PYTHON) csrc/sanitize/run.sh
 
 # A CUDA machine without a network: the packages it has, no virtual environment.

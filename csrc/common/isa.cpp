@@ -1,6 +1,7 @@
 // Chooses the instruction set at run time (see isa.h).
 #include "common/isa.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -52,15 +53,16 @@ const Entry* initial() {
     if (e->available) return e;
 }
 
-const Entry*& current() {
-  static const Entry* entry = initial();
+// Atomic: ops run without Python's lock while another thread may choose.
+std::atomic<const Entry*>& current() {
+  static std::atomic<const Entry*> entry = initial();
   return entry;
 }
 
 }  // namespace
 
-Isa active_isa() { return current()->isa; }
-const char* isa_name() { return current()->name; }
+Isa active_isa() { return current().load()->isa; }
+const char* isa_name() { return current().load()->name; }
 
 bool set_isa(const char* name) {
   const Entry* e = find(name);

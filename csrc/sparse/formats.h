@@ -67,7 +67,7 @@ constexpr int64_t kWidestTile = 65536;
 
 inline int64_t tiles_of(int64_t rows, int64_t cols, int64_t nnz) {
   for (const auto [columns, entries] : kTiles)
-    if (cols > columns && nnz * columns >= entries * rows * cols)
+    if (cols > columns && nnz * columns / entries >= rows * cols)
       return (cols + columns - 1) / columns;
   return cols > kWidestTile ? (cols + kWidestTile - 1) / kWidestTile : 1;
 }

@@ -128,7 +128,7 @@ std::tuple<Tensor, Tensor, Tensor> sparse_gradients(const Tensor& grad, const Te
   }
   a.g = matrix_of(g, dtype);
   a.x = matrix_of(x, dtype);
-  if (need_values) a.grad_values = grad_values.data_ptr();
+  if (need_values && w.nnz > 0) a.grad_values = grad_values.data_ptr();
   if (need_bias) a.grad_bias = grad_bias.data_ptr();
   STD_TORCH_CHECK(gradients(a), op,
                   ": col, tile_col, tile_row and perm must lie inside what they index");

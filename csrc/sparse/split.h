@@ -10,7 +10,10 @@
 namespace synops {
 
 // Work items (multiply-adds) that are worth a second thread; a fork costs 1 to 10 us.
-constexpr int64_t kGrain = 1 << 16;
+#ifndef SYNOPS_GRAIN  // smaller where small shapes have to be split (sanitize/run.sh)
+#define SYNOPS_GRAIN (1 << 16)
+#endif
+constexpr int64_t kGrain = SYNOPS_GRAIN;
 
 inline int64_t threads_for(int64_t work) {
   return std::clamp<int64_t>(work / kGrain, 1, torch::stable::get_num_threads());

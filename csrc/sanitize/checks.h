@@ -1,0 +1,26 @@
+// The checks of this folder; each ends the program at the first error.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace synops::sanitize {
+
+// The kernels of one instruction set, in buffers of exactly the right size, against plain loops.
+void check_arrays(Isa isa);
+void check_pattern(Isa isa);
+void check_slabs(Isa isa);
+void check_few_rows(Isa isa);
+void check_row_blocks(Isa isa);
+
+// product() and gradients() under the active instruction set.
+void check_products();
+
+// The real common/scratch.h, which has a stand-in here.
+void check_scratch();
+
+// What torch::stable::get_num_threads() answers from now on.
+void set_threads(uint32_t threads);
+
+}  // namespace synops::sanitize
