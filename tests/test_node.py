@@ -339,7 +339,7 @@ class TestBackward:
             OPS[0](s.input, values.double(), s.bias, *pattern.args, 0, False)
         wrong = replace(pattern, perm=pattern.perm + 10**6)  # the forward does not read it
         output = OPS[0](s.input.requires_grad_(), values, s.bias, *wrong.args, 0, False)
-        with pytest.raises(RuntimeError, match="sparse_linear_backward: .*perm must lie inside"):
+        with pytest.raises(RuntimeError, match=r"sparse_linear_backward: .*perm must lie inside"):
             output.sum().backward()
 
     def test_threads(self, way, layer):

@@ -54,8 +54,9 @@ def sparse_linear(
         activation: ``"relu"`` or ``"gelu"`` (the exact one) of the result: ``F.relu``, ``F.gelu``.
             Without gradients it is part of the product's write-out.
         feature_major: the memory of the result is ``(out, ...)``, its shape and values are the
-            same. An ``input`` in that layout is read as it is and its gradient has that layout, so
-            a chain of sparse layers and elementwise functions transposes at its two ends only.
+            same. An ``input`` in that layout is read as it is, and so is its gradient written
+            (where the values are trained, too): a chain of sparse layers and elementwise functions
+            transposes at its two ends only.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
             :func:`synops.backend`.
 
@@ -69,7 +70,7 @@ def sparse_linear(
 
     Speed: the time follows the number of entries. On one core, 128 x 1024 x 1024 against
     ``F.linear`` on
-    the finished dense weight: 3.3x at density .2, 6x at .1, 11x at .05, 29x at .01 (docs and
+    the finished dense weight: 3.5x at density .2, 6x at .1, 10x at .05, 27x at .01 (docs and
     ``python -m synops bench sparse`` have this machine's); above density .6 the dense product is
     faster.
 
