@@ -45,7 +45,8 @@ inline Csr csr_unchecked(const Tensor& crow, const Tensor& col, int64_t cols, co
   check_index(crow, 1, op, "crow");
   check_index(col, 1, op, "col");
   const int64_t rows = crow.size(0) - 1, nnz = col.size(0);
-  STD_TORCH_CHECK(cols <= kMaxIndex && nnz <= kMaxIndex, op, ": sizes must fit in int32");
+  STD_TORCH_CHECK(cols >= 0 && cols <= kMaxIndex && nnz <= kMaxIndex, op,
+                  ": sizes must fit in int32");
   check_pointers(crow, nnz, op, "crow");
   return {crow.const_data_ptr<int32_t>(), col.const_data_ptr<int32_t>(), rows, cols, nnz};
 }
