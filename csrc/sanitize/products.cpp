@@ -190,7 +190,7 @@ void check_bad_indices(int64_t in, int64_t out, RowBlocks blocks, int64_t tiles)
     w.perm[j] = static_cast<int32_t>(below(nnz));
   }
   for (int64_t i = 0; i < w.bits.size(); ++i) w.bits[i] = ~w.bits[i];
-  for (const int64_t batch : {1, 5, 16, 40}) {
+  for (const int64_t batch : {1, 5, 40}) {
     say("bad indices: batch %ld, in %ld, out %ld", static_cast<long>(batch), static_cast<long>(in),
         static_cast<long>(out));
     use(w, batch);
@@ -199,7 +199,7 @@ void check_bad_indices(int64_t in, int64_t out, RowBlocks blocks, int64_t tiles)
       use(w, batch);
       index[j] = good;
     };
-    for (const int64_t j : {int64_t{0}, below(nnz), nnz - 1}) {
+    for (const int64_t j : {below(nnz), nnz - 1}) {
       for (const int64_t bad : {int64_t{-1}, in, int64_t{INT32_MIN}}) use_with(w.col, j, bad);
       for (const int64_t bad : {int64_t{-1}, nnz, int64_t{INT32_MAX}}) use_with(w.perm, j, bad);
       for (const int64_t bad : {w.by_rows.tile(), in, int64_t{65535}}) use_with(w.index, j, bad);
@@ -226,7 +226,7 @@ void check_products() {
   check(some, 300, 20, 0.06);  // of 256
   check(few, 30, 40, 0);
   check(some, 40, 20, 0.5, {}, 5);  // tiles without columns
-  check(few, 129, 1100, 0.1);       // more rows than wait for their last tile
+  check(few, 129, 1100, 0.2);       // more rows than wait for their last tile
   check(few, 70000, 2, 0.0005);     // more columns, or rows, than 16 bits count
   check(few, 2, 70000, 0.0005);
   // Blocks that fill the vectors of some sets or of all; a step; too wide for one group of slabs.
@@ -236,8 +236,8 @@ void check_products() {
   check(few, 9, 32, 0, {32, 1});
   check({33}, 3000, 16, 0.02, {16, 1});
   check_bad_indices(50, 40, {}, 0);
-  check_bad_indices(300, 260, {}, 2);
-  check_bad_indices(50, 96, {16, 3}, 0);
+  check_bad_indices(60, 70, {}, 2);
+  check_bad_indices(20, 96, {16, 3}, 0);
 }
 
 }  // namespace synops::sanitize

@@ -183,7 +183,7 @@ void check_dtype(const Kernels& k) {
   products(50, 40, 0, 0);
   products(257, 20, 0.06, 0);
   products(40, 20, 0.3, 5);
-  products(129, 1100, 0.1, 0);   // more rows than wait for their last tile
+  products(129, 1100, 0.2, 0);   // more rows than wait for their last tile
   products(1030, 40, 0.01, 3);   // sparser than the rule would split
   products(70000, 2, 0.001, 0);  // more columns than 16 bits count
 }
