@@ -21,9 +21,10 @@ VIEWS = {
 
 def csr_of(pattern, values):
     """torch's tensor of the same entries."""
-    return torch.sparse_csr_tensor(
-        pattern.crow.long(), pattern.col.long(), values[: pattern.nnz], pattern.shape
-    )
+    index = pattern.crow.long(), pattern.col.long()
+    kept = values[: pattern.nnz]
+    # said out loud: torch warns, once in a process, when it is left to choose
+    return torch.sparse_csr_tensor(*index, kept, pattern.shape, check_invariants=True)
 
 
 @pytest.mark.usefixtures("isa")
