@@ -13,7 +13,8 @@ import synops
 from machine import GLIBC, ISAS
 
 # Tests outside a family use its helpers, too; pytest adds a folder when it comes to its own tests.
-sys.path.append(str(Path(__file__).with_name("sparse")))
+for _family in ("sparse", "entropy"):
+    sys.path.append(str(Path(__file__).with_name(_family)))
 
 # Examples are drawn from a fixed seed, so that a red run is red for its own change;
 # HYPOTHESIS_PROFILE= explore draws fresh ones, and more.

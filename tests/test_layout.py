@@ -36,6 +36,7 @@ HELPERS = {
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one
     "kernels/sparse/slab.py",  # dense operands, batch innermost
+    "python/synops/entropy/_stats.py",  # names of the statistics, and the tuple of them
     "python/synops/sparse/_pattern_ops.py",  # the raw ops behind Pattern, and their adjoints
     "python/synops/sparse/_blocks.py",  # blocks in masks
     "python/synops/sparse/_layout.py",  # which layout runs, in words

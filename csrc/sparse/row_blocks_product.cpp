@@ -11,9 +11,9 @@
 
 #include "common/arrays.h"
 #include "common/scratch.h"
+#include "common/split.h"
 #include "sparse/row_blocks.h"
 #include "sparse/slab.h"
-#include "sparse/split.h"
 
 namespace synops {
 namespace {

@@ -8,9 +8,9 @@
 #include <algorithm>
 
 #include "common/scratch.h"
+#include "common/split.h"
 #include "sparse/slab.h"
 #include "sparse/sparse_linear.h"
-#include "sparse/split.h"
 
 namespace synops {
 

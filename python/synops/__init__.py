@@ -2,13 +2,14 @@
 
 __version__ = "0.1.0"
 
-from . import nn, sparse
+from . import entropy, nn, sparse
 from ._backend import backend
 from ._config import set_cpu_capability, show_config, which
 from ._sparsify import sparsify_
 
 __all__ = [
     "backend",
+    "entropy",
     "nn",
     "set_cpu_capability",
     "show_config",

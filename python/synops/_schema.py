@@ -61,6 +61,7 @@ TABLE: dict[str, dict[str, Stem]] = {
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },
+    "entropy": {},
 }
 
 
