@@ -1,5 +1,5 @@
-// How drivers split their work over torch's threads. No split changes a block or the order of a sum,
-// so results do not depend on the number of threads.
+// How drivers split their work over torch's threads. No split changes a block or the order of a
+// sum, so results do not depend on the number of threads.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
