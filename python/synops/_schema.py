@@ -24,6 +24,14 @@ _PATTERN = (
     " Tensor perm, Tensor bits, int block_rows, int block_step"
 )
 
+# What the gradient of token_stats needs beside the logits: what the forward call was given, what it
+# saved of each row, and the gradients of its results.
+_TOKEN_GRADIENT = (
+    "Tensor? labels, float temperature, int ignore_index, Tensor max_logit, Tensor max_prob,"
+    " Tensor? entropy, Tensor? varentropy, Tensor? collision, Tensor? grad_logprob,"
+    " Tensor? grad_entropy, Tensor? grad_varentropy, Tensor? grad_lse, Tensor? grad_collision"
+)
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -61,7 +69,18 @@ TABLE: dict[str, dict[str, Stem]] = {
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },
-    "entropy": {},
+    "entropy": {
+        "token_stats": Stem(
+            "op",
+            (
+                "token_stats(Tensor logits, Tensor? labels, float temperature, int ignore_index,"
+                " int stats)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                f"token_stats_backward(Tensor logits, {_TOKEN_GRADIENT}) -> Tensor",
+                f"token_stats_backward_(Tensor(a!) logits, {_TOKEN_GRADIENT}) -> ()",
+            ),
+        ),
+    },
 }
 
 
