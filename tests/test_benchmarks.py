@@ -42,8 +42,13 @@ _PATTERN = ("128x1024x1024 d=.1", "128x1024x1024 d=.01", "60x784x300 d=.1", "1x8
 _MASKED = ("synops", "torch", "compile", "premultiplied", "synops_bool")
 _SPARSE = ("synops", "torch", "compile", "csr", "sparseprop")
 # asv stores results by class, method, implementation and case. Lines are added, never changed.
+_TOKEN = ("synops", "torch", "compile", "softmax")
+_TOKENS = ("32x151936", "512x151936", "2048x32000", "4096x128", "1000000x10")
 _PRODUCT = ("128x1024x1024 d=.1", "128x1024x1024 d=.01")
 NAMES = {
+    "entropy.token_stats.TokenStats": (_TOKEN, _TOKENS),
+    "entropy.token_stats.TokenStats2Threads": (_TOKEN, _TOKENS[:3]),
+    "entropy.token_stats.TokenStatsBFloat16": (_TOKEN, _TOKENS[:3]),
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
     "sparse.masked_linear.MaskedLinearMemory": (("synops", "torch"), _LINEAR_MEMORY),

@@ -32,6 +32,9 @@ HELPERS = {
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
     "csrc/sparse/gradients.cpp",  # their gradients
     "csrc/sparse/row_blocks_product.cpp",  # both, of weights with row blocks
+    "kernels/entropy/rows.py",  # rows of logits, and numbers beside them
+    "kernels/entropy/token_stats_backward.py",  # the gradient of token_stats
+    "tests/entropy/token_samples.py",  # logits at the edges, and what float64 says of them
     "kernels/sparse/row_blocks.py",  # sparse_linear of rows with equal columns
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one

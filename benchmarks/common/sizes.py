@@ -33,6 +33,19 @@ class StackSize(NamedTuple):
         return self.layers * self.layer.work
 
 
+class TokenSize(NamedTuple):
+    """Rows of logits."""
+
+    rows: int
+    vocabulary: int
+    source: str
+
+    @property
+    def work(self) -> int:
+        """Logits."""
+        return self.rows * self.vocabulary
+
+
 _MLP = (
     "1024-unit layer of the MNIST networks of N. Srivastava et al., Dropout, JMLR 2014, at the "
     "densities of dynamic sparse training (U. Evci et al., RigL, ICML 2020)"
@@ -67,6 +80,18 @@ STACKS: dict[str, StackSize] = {
     "4 layers 128x1024x1024 d=.01": StackSize(4, LINEAR["128x1024x1024 d=.01"]),
     "2 layers 1x8x8 d=.5": StackSize(2, LINEAR["1x8x8 d=.5"]),
 }
+
+_QWEN = "tokens of a micro-batch on Qwen2.5's vocabulary, as in verl's recipes (arXiv:2505.22617)"
+TOKENS: dict[str, TokenSize] = {
+    "32x151936": TokenSize(32, 151936, _QWEN),
+    "512x151936": TokenSize(512, 151936, _QWEN),
+    "2048x32000": TokenSize(2048, 32000, "tokens on Llama 2's vocabulary"),
+    "4096x128": TokenSize(4096, 128, "bytes of text"),
+    "1000000x10": TokenSize(
+        1_000_000, 10, "pixels or test images of ten classes (arXiv:2303.00914)"
+    ),
+}
+TOKENS_THREADED = {name: TOKENS[name] for name in ("32x151936", "512x151936", "2048x32000")}
 
 _TABLES = (
     ((128, 1024, 1024), ".2 .1 .05 .02 .01", "unstructured", _MLP),

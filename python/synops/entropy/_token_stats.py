@@ -14,6 +14,7 @@ from .._library import Op, traced
 from ._stats import BIT, NAMES, Stats, mask_of
 
 _KNOWN = NAMES[:7]
+_IN_PLACE = 1 << 16  # beside the bits of the statistics: the gradient is written over the logits
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -44,8 +45,12 @@ def _backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         given[0] = None
     rows = [t if t.numel() or not logits.numel() else None for t in saved]
     args = (labels, temperature, ignore_index, max_logit, max_prob, *rows, *given)
-    grad = _op_backward(logits, *args, backend=ctx.backend)
-    return grad, None, None, None, None
+    if stats & _IN_PLACE and not traced(logits) and logits.stride(-1) == 1:
+        # Who else saved the logits, and this node a second time, gets autograd's own error.
+        torch.autograd.graph.increment_version(logits)
+        _op_backward_(logits, *args, backend=ctx.backend)
+        return logits, None, None, None, None
+    return _op_backward(logits, *args, backend=ctx.backend), None, None, None, None
 
 
 def _refuse(ctx: Any, *grads: Any) -> Any:
@@ -72,6 +77,7 @@ def token_stats(
     temperature: float = 1.0,
     ignore_index: int = -100,
     stats: Sequence[str] | str | None = None,
+    inplace_backward: bool = False,
     backend: str | None = None,
 ) -> Stats:
     r"""Statistics of ``softmax(logits / temperature)``, row by row, in one read of the logits.
@@ -96,6 +102,9 @@ def token_stats(
         ignore_index: rows with this label have logprob 0, and no gradient through it.
         stats: of logprob, entropy, varentropy, lse, max_prob, collision, plogp2 (see
             :class:`Stats`). Default: logprob and entropy with labels, entropy without.
+        inplace_backward: write the gradient over the logits, which nobody reads any more: a buffer
+            of their size less. Who reads them after all gets autograd's error. Not for a leaf.
+            Without effect where it is compiled or traced.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
             :func:`synops.backend`.
 
@@ -116,6 +125,8 @@ def token_stats(
     log p carried along; what TRL's and verl's ``entropy_from_logits`` compute.
     """
     op = "token_stats"
+    if inplace_backward and isinstance(logits, Tensor) and logits.requires_grad and logits.is_leaf:
+        fail(ValueError, op, "inplace_backward", "be False for logits that are a leaf", True)
     mask = _check_args(op, logits, labels, temperature, stats)
     shape = logits.shape[:-1]
     rows = _three_dimensional(logits)
@@ -124,12 +135,11 @@ def token_stats(
         check_labels(op, labels, logits.shape[-1], ignore_index)
     # The variance's gradient is centred at the entropy.
     known = mask | BIT["entropy"] if mask & BIT["varentropy"] else mask
+    if inplace_backward:
+        known |= _IN_PLACE
     found = _op(rows, labels, float(temperature), ignore_index, known, backend=backend)
     return Stats(
-        *(
-            found[i].reshape(shape) if mask & BIT[name] else None
-            for i, name in enumerate(_KNOWN)
-        )
+        *(found[i].reshape(shape) if mask & BIT[name] else None for i, name in enumerate(_KNOWN))
     )
 
 

@@ -20,17 +20,11 @@ def token_stats(
     if not temperature > 0:
         raise RuntimeError(f"token_stats: temperature must be positive, got {temperature}")
     z = _wide(logits)
-    s = z / temperature
-    rows = logits.shape[:-1]
-    if z.shape[-1] == 0:
-        most = s.new_full(rows, -torch.inf)
-    else:
-        most = z.amax(-1)
-    log_p, p = _softmax(s)
-    lse = s.logsumexp(-1) if z.shape[-1] else most
+    most = z.amax(-1) if z.shape[-1] else z.new_full(logits.shape[:-1], -torch.inf)
+    log_p, p, lse = _softmax(z / temperature)
     entropy = -(p * log_p).sum(-1)
     found = {
-        0: _picked(z, s, lse, labels, ignore_index),
+        0: _picked(z, temperature, lse, labels, ignore_index),
         1: entropy.clamp_min(0),
         2: (p * (log_p + entropy.unsqueeze(-1)).square()).sum(-1),
         5: p.square().sum(-1),
@@ -67,18 +61,18 @@ def token_stats_backward(
 ) -> Tensor:
     """The gradient of the logits, each term as it is in the list of dS of docs/architecture.md."""
     z = _wide(logits)
-    log_p, p = _softmax(z / temperature)
+    log_p, p, _ = _softmax(z / temperature)
     grad = torch.zeros_like(z)
-    u = None if entropy is None else log_p + entropy.unsqueeze(-1)
+    u = log_p if entropy is None else log_p + entropy.unsqueeze(-1)
     if grad_lse is not None:
         grad = grad + p * grad_lse.unsqueeze(-1)
     if grad_entropy is not None:
         grad = grad - p * u * grad_entropy.unsqueeze(-1)
-    if grad_varentropy is not None:
-        centred = u.square() + 2 * u - varentropy.unsqueeze(-1)  # type: ignore[union-attr]
+    if grad_varentropy is not None and varentropy is not None:
+        centred = u.square() + 2 * u - varentropy.unsqueeze(-1)
         grad = grad + p * centred * grad_varentropy.unsqueeze(-1)
-    if grad_collision is not None:
-        centred = p - collision.unsqueeze(-1)  # type: ignore[union-attr]
+    if grad_collision is not None and collision is not None:
+        centred = p - collision.unsqueeze(-1)
         grad = grad + 2 * p * centred * grad_collision.unsqueeze(-1)
     if grad_logprob is not None and labels is not None:
         kept = labels != ignore_index
@@ -99,17 +93,20 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _softmax(s: Tensor) -> tuple[Tensor, Tensor]:
-    """log p and p, log p 0 where p is, so that products with it are 0."""
+def _softmax(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log p (0 where p is, so that products with it are 0), p and lse; every gradient is finite."""
     if not s.shape[-1]:
-        return s, s
-    log_p = s.log_softmax(-1)
+        return s, s, s.new_full(s.shape[:-1], -torch.inf)
     none = s == -torch.inf
-    return log_p.masked_fill(none, 0), log_p.exp().masked_fill(none, 0)
+    empty = none.all(-1, keepdim=True)
+    safe = s.masked_fill(empty, 0)
+    log_p = safe.log_softmax(-1).masked_fill(none, 0)
+    lse = safe.logsumexp(-1).masked_fill(empty.squeeze(-1), -torch.inf)
+    return log_p, log_p.exp().masked_fill(none, 0), lse
 
 
 def _picked(
-    z: Tensor, s: Tensor, lse: Tensor, labels: Tensor | None, ignore_index: int
+    z: Tensor, temperature: float, lse: Tensor, labels: Tensor | None, ignore_index: int
 ) -> Tensor | None:
     """log p of the labels; 0 where they are ignored."""
     if labels is None:
@@ -121,6 +118,7 @@ def _picked(
     if not z.shape[-1]:
         return torch.zeros_like(lse)
     at = labels.where(kept, 0).unsqueeze(-1)
-    picked = s.gather(-1, at).squeeze(-1)
-    logprob = (picked - lse).masked_fill(picked == -torch.inf, -torch.inf)
-    return logprob.masked_fill(~kept, 0)
+    picked = z.gather(-1, at).squeeze(-1)
+    none = picked == -torch.inf
+    logprob = picked.masked_fill(none, 0) / temperature - lse.masked_fill(none, 0)
+    return logprob.masked_fill(none, -torch.inf).masked_fill(~kept, 0)
