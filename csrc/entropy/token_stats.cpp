@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <tuple>
 
 #include "common/scratch.h"
@@ -75,6 +76,17 @@ Labels labels_of(const std::optional<Tensor>& labels, int64_t ignore_index, cons
     STD_TORCH_CHECK((y[i] >= 0 && y[i] < rows.vocabulary) || y[i] == ignore_index, op,
                     ": labels must lie in [0, ", rows.vocabulary, "), got ", y[i]);
   return {y, ignore_index};
+}
+
+bool is_minus_infinity(DType dtype, const void* logit) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return *static_cast<const double*>(logit) == -std::numeric_limits<double>::infinity();
+    case DType::kFloat32:
+      return *static_cast<const float*>(logit) == -std::numeric_limits<float>::infinity();
+    default:
+      return *static_cast<const uint16_t*>(logit) == (dtype == DType::kBFloat16 ? 0xff80 : 0xfc00);
+  }
 }
 
 // f(row, count) for runs of at most kRows rows a constant step apart, over threads.
@@ -198,13 +210,28 @@ void backward(const Rows& rows, const Arguments& a, const Rows& grad, const char
                          of_collision.data()};
   const double scale = 1 / a.temperature;
   const int64_t n = rows.vocabulary, step = rows.tensor.stride(1), to_step = grad.tensor.stride(1);
+  // Labels that have no probability send no gradient. Seen to before anything is written over the
+  // logits, which another piece of the row may be.
+  Scratch room(y.data == nullptr ? 0 : static_cast<size_t>(rows.count) * sizeof(int64_t));
+  const Labels counted{y.data == nullptr ? nullptr : static_cast<int64_t*>(room.data()), y.ignored};
+  const auto count_labels = [&](int64_t row, int64_t count) {
+    for (int64_t i = row; y.data != nullptr && i < row + count; ++i) {
+      const bool kept =
+          y.data[i] != y.ignored && !is_minus_infinity(rows.dtype, rows.at(i, y.data[i]));
+      static_cast<int64_t*>(room.data())[i] = kept ? y.data[i] : y.ignored;
+    }
+  };
   const auto run = [&](int64_t row, int64_t count, int64_t from, int64_t to) {
-    token_stats_kernels().backward(rows.dtype, {rows.at(row), step, row, count, from, to}, scale, y,
-                                   saved, {grad.at(row), to_step, row, count, from, to});
+    token_stats_kernels().backward(rows.dtype, {rows.at(row), step, row, count, from, to}, scale,
+                                   counted, saved, {grad.at(row), to_step, row, count, from, to});
   };
   const int64_t threads = threads_for(16 * rows.count * n);
   if (n <= kShortRow)
-    return by_rows(rows, threads, [&](int64_t row, int64_t count) { run(row, count, 0, n); });
+    return by_rows(rows, threads, [&](int64_t row, int64_t count) {
+      count_labels(row, count);
+      run(row, count, 0, n);
+    });
+  count_labels(0, rows.count);
   const int64_t pieces = (n + kPiece - 1) / kPiece;
   split(rows.count * pieces, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -73,7 +73,8 @@ struct TokenStatsKernels {
   void (*short_rows)(DType dtype, const void* logits, int64_t step, int64_t n, int64_t count,
                      double scale, bool all, const Labels& labels, int64_t row,
                      const TokenOutputs& out);
-  // Writes the gradients of a piece to the same piece of `grad`, which may be the logits.
+  // Writes the gradients of a piece to the same piece of `grad`, which may be the logits. Labels
+  // that have no probability are ignored ones.
   void (*backward)(DType dtype, const Piece& logits, double scale, const Labels& labels,
                    const TokenSaved& saved, const Piece& grad);
 };

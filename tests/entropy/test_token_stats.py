@@ -263,6 +263,20 @@ class TestInPlaceBackward:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
+    @pytest.mark.parametrize("size", [10, 300, 100_000])
+    def test_label_without_probability(self, size):
+        """What one piece of a row writes, another does not read for a logit."""
+        x = torch.randn(3, size)
+        x[:, 3] = -torch.inf
+        x.requires_grad_()
+        y = torch.tensor([3, 3, size - 1])
+        grads = []
+        for in_place in (False, True):
+            got = token_stats(x * 2, y, inplace_backward=in_place)
+            loss = got.logprob[2:].sum() + got.logprob[:2].nan_to_num(neginf=0).sum()
+            grads.append(torch.autograd.grad(loss + got.entropy.sum(), x)[0])
+        assert torch.equal(*grads)
+
     def test_not_over_a_leaf(self):
         with pytest.raises(ValueError, match="inplace_backward must be False for logits that"):
             token_stats(torch.randn(3, 4, requires_grad=True), inplace_backward=True)
