@@ -61,7 +61,11 @@ TABLE: dict[str, dict[str, Stem]] = {
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },
-    "entropy": {},
+    "entropy": {
+        "covariance_select": Stem("composite"),
+        "policy_loss": Stem("composite"),
+        "bnpo_advantage": Stem("composite"),
+    },
 }
 
 

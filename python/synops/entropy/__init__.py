@@ -1,5 +1,8 @@
 """Entropy: statistics of softmaxes that nobody has to materialise, and losses that use them."""
 
+from ._bnpo_advantage import bnpo_advantage
+from ._covariance_select import covariance_select
+from ._policy_loss import PolicyMetrics, policy_loss
 from ._stats import Stats
 
-__all__ = ["Stats"]
+__all__ = ["PolicyMetrics", "Stats", "bnpo_advantage", "covariance_select", "policy_loss"]
