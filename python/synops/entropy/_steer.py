@@ -38,8 +38,8 @@ def exact_change(
 
         -dH / dlr = w [p (log p + H) - (T2 + H S2)]
 
-    of which the paper's estimate lacks the sums: on random softmaxes over 64 to 8000 classes it
-    correlates with the change by .75 to .45, this by 1.
+    of which the paper's estimate lacks the sums: on random softmaxes over 64, 1000 and 8000 classes
+    it correlates with the change by .64, .54 and .44, this by 1 (tests/systems/test_steer.py).
     """
     own = logprob.exp() * (logprob + entropy)
     # p log p of p = 0 is 0
