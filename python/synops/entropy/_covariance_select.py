@@ -9,6 +9,7 @@ from torch import Tensor
 from .._check import dtype_name, fail
 from ._tokens import (
     Group,
+    bits_of,
     check_choice,
     check_generator,
     check_group,
@@ -18,8 +19,6 @@ from ._tokens import (
     sum_dtype,
     total,
 )
-
-_LOWEST = torch.iinfo(torch.int64).min
 
 
 def covariance_select(
@@ -87,11 +86,9 @@ def covariance_select(
     check_generator(op, generator, logprob)
     world = check_group(op, group)
     valid = mask > 0
-    dtype = sum_dtype(logprob, advantages)
+    bits = bits_of(valid, sum_dtype(logprob, advantages))
     with torch.no_grad():
-        cov, n = covariance(
-            padded(logprob, valid, dtype), padded(advantages, valid, dtype), valid, world
-        )
+        cov, n = covariance(padded(logprob, bits), padded(advantages, bits), bits, world)
         candidates = valid if excluded is None else valid & ~excluded
         if mode == "clip":
             return clip_cov(cov, n, candidates, ratio, lower, upper, generator, world)
@@ -108,14 +105,13 @@ def check_selection(op: str, ratio: float, lower: float, upper: float, **percent
 
 
 def covariance(
-    logprob: Tensor, advantages: Tensor, valid: Tensor, group: Group
+    logprob: Tensor, advantages: Tensor, bits: Tensor, group: Group
 ) -> tuple[Tensor, Tensor]:
     """Each token's part of the covariance (0 where not valid), and the number of valid tokens."""
-    n = total(valid.sum(), group)
+    n = total(-bits.sum(), group)
     sums = total(torch.stack((advantages.sum(), logprob.sum())), group)
     of_advantages, of_logprob = (sums / n.clamp(min=1)).unbind()
-    cov = (advantages - of_advantages) * (logprob - of_logprob)
-    return torch.where(valid, cov, 0.0), n
+    return padded((advantages - of_advantages) * (logprob - of_logprob), bits), n
 
 
 def clip_cov(
@@ -130,48 +126,46 @@ def clip_cov(
 ) -> Tensor:
     """Random tokens between the bounds: those with the largest of random keys."""
     candidates = candidates & (cov > lower) & (cov < upper)
-    size = cov.shape
-    keys = torch.randint(2**31 - 1, size, generator=generator, device=cov.device)
+    # 32 bits a token: two from each draw of 64, which take half the time of draws of 32
+    draws = torch.randint(
+        -(2**63), 2**63 - 1, ((cov.numel() + 1) // 2,), generator=generator, device=cov.device
+    )
+    keys = draws.view(torch.int32)[: cov.numel()]
     if group is not None:
         # processes with equal seeds draw equal keys: the same positions everywhere, but for this
         keys = keys ^ (0x1E3779B9 * dist.get_rank(group) & 0x7FFFFFFF)
     count = (n.double() * ratio).long().clamp(min=1)
     most = max(int(ratio * cov.numel()), 1)
-    return _largest(keys << 32, candidates, count, most, 32, group)
+    return _largest(keys.view(cov.shape), candidates, count, most, group)
 
 
 def kl_cov(cov: Tensor, n: Tensor, candidates: Tensor, percent: float, group: Group) -> Tensor:
     """The largest covariances."""
-    wide = cov.dtype == torch.float64
-    bits = (cov + 0.0).view(torch.int64 if wide else torch.int32)  # -0 + 0 is 0: they are equal
-    # the bits of negative floats fall as the float rises
-    keys = torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits).long()
+    keys = (cov + 0.0).view(torch.int64 if cov.dtype == torch.float64 else torch.int32)
+    # the bits of negative floats fall as the float rises; -0 is 0 already
+    info = torch.iinfo(keys.dtype)
+    keys = keys ^ ((keys >> (info.bits - 1)) & info.max)
     # by a tensor: a division by a number is a product with 1 / 100 on some devices
     share = n.double() * percent / torch.full_like(n, 100, dtype=torch.float64)
     count = share.long().clamp(min=1)
     most = max(int(cov.numel() * percent / 100), 1)
     candidates = candidates & ~cov.isnan()
-    return _largest(
-        keys if wide else keys << 32, candidates, count, most, 64 if wide else 32, group
-    )
+    return _largest(keys, candidates, count, most, group)
 
 
-def _largest(
-    keys: Tensor, candidates: Tensor, count: Tensor, most: int, bits: int, group: Group
-) -> Tensor:
-    """The ``count`` largest keys of candidates, of equal ones the first; at most ``most`` here.
-
-    Keys are int64 and only their upper ``bits`` may differ.
-    """
+def _largest(keys: Tensor, candidates: Tensor, count: Tensor, most: int, group: Group) -> Tensor:
+    """The ``count`` largest keys of candidates, of equal ones the first; at most ``most`` here."""
     shape = keys.shape
     keys, candidates = keys.reshape(-1), candidates.reshape(-1)
     count = torch.minimum(count, total(candidates.sum(), group))
     if group is not None:
-        threshold = _threshold(keys, candidates, count, bits, group)
+        threshold = _threshold(keys, candidates, count, group)
     elif keys.numel():
         # topk of a number known without asking the device; the count-th of them is the threshold
-        # (by index_select: best[tensor] would ask)
-        best = torch.where(candidates, keys, _LOWEST).topk(min(most, keys.numel())).values
+        # (by index_select: best[tensor] would ask). The rest gets the lowest key.
+        lowest = torch.iinfo(keys.dtype).min
+        of_candidates = ((keys ^ lowest) & -candidates.to(keys.dtype)) ^ lowest
+        best = of_candidates.topk(min(most, keys.numel())).values
         threshold = best.index_select(0, (count - 1).clamp(min=0).reshape(1))
     else:
         return candidates.reshape(shape)
@@ -181,24 +175,25 @@ def _largest(
     return (above | (at & (at.cumsum(0) <= left))).reshape(shape)
 
 
-def _threshold(keys: Tensor, candidates: Tensor, count: Tensor, bits: int, group: Group) -> Tensor:
+def _threshold(keys: Tensor, candidates: Tensor, count: Tensor, group: Group) -> Tensor:
     """The ``count``-th largest key of all processes, digit by digit from counts of each digit.
 
     Sends 2 KB a digit of 8 bits, whatever the number of tokens, which may differ by process.
     """
     count = count.reshape(1)
     threshold = torch.zeros_like(count)
-    for shift in range(56, 56 - bits, -8):
-        digit = (keys >> shift) & 255
-        if shift == 56:
-            digit = digit ^ 128  # the sign: negative keys are below
+    top = torch.iinfo(keys.dtype).bits - 8
+    for shift in range(top, -8, -8):
+        digit = ((keys >> shift) & 255).long()
+        sign = 128 if shift == top else 0  # of the first digit: negative keys are below
+        digit = digit ^ sign
         counts = torch.zeros(256, dtype=torch.int64, device=keys.device)
         counts = total(counts.scatter_add_(0, digit, candidates.long()), group)
         from_top = counts.flip(0).cumsum(0).flip(0)
         chosen = (from_top >= count).sum(0, keepdim=True) - 1
         count = count - (from_top - counts).index_select(0, chosen)
         candidates = candidates & (digit == chosen)
-        threshold = threshold | ((chosen ^ 128 if shift == 56 else chosen) << shift)
+        threshold = threshold + ((chosen - sign) << shift)
     return threshold
 
 

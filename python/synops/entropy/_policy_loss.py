@@ -13,12 +13,12 @@ from .._check import fail
 from ._covariance_select import check_selection, clip_cov, covariance, kl_cov
 from ._steer import estimated_change, exact_change, weights
 from ._tokens import (
+    bits_of,
     check_choice,
     check_generator,
     check_group,
     check_number,
     check_tokens,
-    mean,
     padded,
     sum_dtype,
 )
@@ -172,67 +172,65 @@ def policy_loss(
 
     valid = mask > 0
     dtype = sum_dtype(logprob, old_logprob, advantages, *given.values())
+    bits = bits_of(valid, dtype)
+    difference = torch.where(valid, logprob.to(dtype) - old_logprob.detach().to(dtype), 0.0)
     logprob, old_logprob, advantages = (
-        padded(value, valid, dtype) for value in (logprob, old_logprob, advantages)
+        padded(value, bits) for value in (logprob, old_logprob, advantages)
     )
-    difference = logprob - old_logprob
     if default.limit < math.inf:
         difference = difference.clamp(-default.limit, default.limit)
-    r = difference.exp()
-    plain = -advantages * r
-    bounded = -advantages * r.clamp(1 - clip_low, 1 + clip_high)
+    r, cost = difference.exp(), -advantages
+    plain, bounded = cost * r, cost * r.clamp(1 - clip_low, 1 + clip_high)
     loss = torch.maximum(plain, bounded)
     clipped = bounded > plain
-    dual_clipped = torch.zeros_like(valid)
+    held = selected = torch.zeros_like(valid)
     if dual_clip < math.inf:
-        ceiling = -advantages * dual_clip
-        dual_clipped = (advantages < 0) & (loss > ceiling)
-        loss = torch.where(advantages < 0, torch.minimum(ceiling, loss), loss)
+        ceiling = cost.clamp(min=0) * dual_clip  # 0 for A >= 0, where the loss is at most 0
+        held = loss > ceiling
+        loss = torch.minimum(loss, ceiling)
 
-    selected, weight = torch.zeros_like(valid), torch.ones_like(loss)
-    with torch.no_grad():
-        cov, n = covariance(logprob, advantages, valid, world)
-        if kind == "clip_cov":
-            rest = valid & ~clipped
-            selected = clip_cov(cov, n, rest, ratio, lower, upper, generator, world)
-        elif kind == "kl_cov":
-            selected = kl_cov(cov, n, valid, kl_percent, world)
-        elif kind in _STATISTICS:
-            stats = {name: padded(given[name], valid, dtype) for name in _STATISTICS[kind]}
-            if kind == "steer":
-                change = estimated_change(logprob, old_logprob, advantages, **stats)
-            else:
-                change = exact_change(logprob, r, advantages, **stats)
-            weight = weights(change, valid, weighting, lambda_min, lambda_max, world)
+    cov, n = covariance(logprob, advantages, bits, world)
+    weight = None
     if kind == "clip_cov":
-        loss = torch.where(selected, 0.0, loss)
+        rest = valid & ~clipped
+        selected = clip_cov(cov, n, rest, ratio, lower, upper, generator, world)
+        loss = loss * ~selected
     elif kind == "kl_cov":
-        loss = torch.where(selected, loss + kl_coef * difference.abs(), loss)
+        selected = kl_cov(cov, n, valid, kl_percent, world)
+        loss = loss + kl_coef * torch.where(selected, difference.abs(), 0.0)
     elif kind in _STATISTICS:
+        stats = {name: padded(given[name], bits) for name in _STATISTICS[kind]}
+        if kind == "steer":
+            change = estimated_change(logprob, old_logprob, advantages, **stats)
+        else:
+            change = exact_change(logprob, r.detach(), advantages, **stats)
+        weight = weights(change, valid, weighting, lambda_min, lambda_max, world)
         loss = loss * weight
 
     with torch.no_grad():
+        own = -bits.sum()  # tokens here; n is of all processes
+        some, own = own.clamp(max=1).to(dtype), own.clamp(min=1)
         metrics = PolicyMetrics(
-            clip_fraction=mean(clipped.to(dtype), valid),
-            dual_clip_fraction=mean(dual_clipped.to(dtype), valid),
-            selected_fraction=mean(selected.to(dtype), valid),
-            approx_kl=mean(-difference, valid),
-            abs_kl=mean(difference.abs(), valid),
-            covariance=mean(cov, valid),
-            weight=mean(weight, valid),
+            clip_fraction=clipped.sum().to(dtype) / own,
+            dual_clip_fraction=held.sum().to(dtype) / own,
+            selected_fraction=selected.sum().to(dtype) / own,
+            approx_kl=-difference.sum() / own,
+            abs_kl=difference.abs().sum() / own,
+            covariance=cov.sum() / own,
+            weight=some if weight is None else padded(weight, bits).sum() / own,
         )
-    return _reduce(loss, valid, reduction), metrics
+    return _reduce(loss, bits, reduction), metrics
 
 
-def _reduce(loss: Tensor, valid: Tensor, reduction: str) -> Tensor:
+def _reduce(loss: Tensor, bits: Tensor, reduction: str) -> Tensor:
     """As verl's agg_loss; ``loss`` is 0 where not valid."""
     if reduction == "token-mean":
-        return mean(loss, valid)
-    sums = torch.where(valid, loss, 0.0).sum(-1)
+        return loss.sum() / -bits.sum().clamp(max=-1)
     if reduction == "seq-mean-token-sum-norm":
-        return sums.sum() / max(loss.shape[-1], 1)
+        return loss.sum() / max(loss.shape[-1], 1)
+    sums = loss.sum(-1)
     if reduction == "seq-mean-token-mean":
-        sums = sums / valid.sum(-1).clamp(min=1)
+        sums = sums / -bits.sum(-1).clamp(max=-1)
     return sums.sum() / max(sums.numel(), 1)
 
 

@@ -50,15 +50,20 @@ def exact_change(
 def weights(
     change: Tensor, valid: Tensor, mode: str, low: float, high: float, group: Group
 ) -> Tensor:
-    """Of each token, the smaller the larger its change: ``high`` to ``low``, or 1 to ``low``."""
-    change = torch.where(change.isfinite(), change.abs(), 0.0)
-    nothing = change.new_full((1,), -math.inf)  # so that there is a largest of no tokens
-    flat, counts = change.reshape(-1), valid.reshape(-1)
-    most = torch.cat((torch.where(counts, flat, -math.inf), nothing)).amax()
-    least = torch.cat((torch.where(counts, -flat, -math.inf), nothing)).amax()
+    """Of each token, the smaller the larger its change: ``high`` to ``low``, or 1 to ``low``.
+
+    ``change`` is 0 where not valid. What is not finite counts as 0, as in the paper's code.
+    """
+    change = change.abs().nan_to_num(0.0, 0.0, 0.0)
+    least = change.new_full((), math.inf)
+    most = -least  # of no tokens
+    if change.numel():
+        most = change.amax()
+        if mode == "linear":
+            least = torch.where(valid, change, math.inf).amin()
     if group is not None:
-        most, least = total(torch.stack((most, least)), group, dist.ReduceOp.MAX).unbind()
-    least = -least
+        most, least = total(torch.stack((most, -least)), group, dist.ReduceOp.MAX).unbind()
+        least = -least
     if mode == "exp":
         rate = -math.log(low) / most.clamp(min=_FLOOR)
         return torch.exp(-rate * change).clamp(low, 1.0)

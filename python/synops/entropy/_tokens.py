@@ -87,9 +87,18 @@ def check_group(op: str, group: Any) -> Group:
     return world
 
 
-def padded(value: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """``value`` in ``dtype``, 0 where it is not ``valid``, and gradient 0 there."""
-    return torch.where(valid, value.to(dtype), 0.0)
+def bits_of(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """All bits where valid and none where not, as integers of the size of ``dtype``."""
+    return -valid.to(torch.int64 if dtype == torch.float64 else torch.int32)
+
+
+def padded(value: Tensor, bits: Tensor) -> Tensor:
+    """``value`` as float32 or float64 (as wide as ``bits``), 0 where not valid. No gradient.
+
+    By bits, as torch.where is slow on the CPU: 0.8 ms for 262144 tokens, this 0.05.
+    """
+    dtype = torch.float64 if bits.dtype == torch.int64 else torch.float32
+    return (value.detach().to(dtype).view(bits.dtype) & bits).view(dtype)
 
 
 def sum_dtype(*values: Tensor) -> torch.dtype:
@@ -104,8 +113,3 @@ def total(value: Tensor, group: Group, op: Any = None) -> Tensor:
     value = value.clone()
     dist.all_reduce(value, dist.ReduceOp.SUM if op is None else op, group)
     return value
-
-
-def mean(value: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the valid tokens of this process; 0 if there is none."""
-    return torch.where(valid, value, 0).sum() / valid.sum().clamp(min=1)
