@@ -116,7 +116,7 @@ def policy_loss(
         logprob: ``(..., tokens)``, log-probabilities of the tokens under the policy, in nats.
             float32, float64, bfloat16 or float16; all is computed in float32 (float64 if an
             argument is).
-        old_logprob, advantages: of that shape; any of these dtypes.
+        old_logprob, advantages: of that shape; any of these dtypes. No gradient reaches them.
         mask: of that shape, bool or numbers: a token counts where it is above 0. What is under the
             rest is never read, and gets gradient 0.
         entropy: of that shape, H of the policy in nats; STEER needs it.
@@ -140,8 +140,8 @@ def policy_loss(
             the tokens of all processes. The loss and the metrics are of this process.
 
     Returns:
-        The loss, 0-dimensional, float32 or float64, and :class:`PolicyMetrics`. No gradient passes
-        through choices and weights.
+        The loss, 0-dimensional, float32 or float64, and :class:`PolicyMetrics`. The gradient is
+        that of ``logprob`` in the ratios; none passes through choices and weights.
 
     Raises:
         TypeError: not a tensor, a number, a generator or a group where one belongs.
@@ -183,14 +183,13 @@ def policy_loss(
     plain, bounded = cost * r, cost * r.clamp(1 - clip_low, 1 + clip_high)
     loss = torch.maximum(plain, bounded)
     clipped = bounded > plain
-    held = selected = torch.zeros_like(valid)
+    held = selected = weight = None
     if dual_clip < math.inf:
         ceiling = cost.clamp(min=0) * dual_clip  # 0 for A >= 0, where the loss is at most 0
         held = loss > ceiling
         loss = torch.minimum(loss, ceiling)
 
     cov, n = covariance(logprob, advantages, bits, world)
-    weight = None
     if kind == "clip_cov":
         rest = valid & ~clipped
         selected = clip_cov(cov, n, rest, ratio, lower, upper, generator, world)
@@ -208,16 +207,20 @@ def policy_loss(
         loss = loss * weight
 
     with torch.no_grad():
-        own = -bits.sum()  # tokens here; n is of all processes
-        some, own = own.clamp(max=1).to(dtype), own.clamp(min=1)
+        tokens = bits.count_nonzero()  # of this process; n is of all
+        some, tokens = tokens.clamp(max=1).to(dtype), tokens.clamp(min=1).to(dtype)
+
+        def fraction(chosen: Tensor | None) -> Tensor:
+            return (0 * some if chosen is None else chosen.count_nonzero()) / tokens
+
         metrics = PolicyMetrics(
-            clip_fraction=clipped.sum().to(dtype) / own,
-            dual_clip_fraction=held.sum().to(dtype) / own,
-            selected_fraction=selected.sum().to(dtype) / own,
-            approx_kl=-difference.sum() / own,
-            abs_kl=difference.abs().sum() / own,
-            covariance=cov.sum() / own,
-            weight=some if weight is None else padded(weight, bits).sum() / own,
+            clip_fraction=fraction(clipped),
+            dual_clip_fraction=fraction(held),
+            selected_fraction=fraction(selected),
+            approx_kl=-difference.sum() / tokens,
+            abs_kl=difference.abs().sum() / tokens,
+            covariance=cov.sum() / tokens,
+            weight=some if weight is None else padded(weight, bits).sum() / tokens,
         )
     return _reduce(loss, bits, reduction), metrics
 
@@ -225,12 +228,12 @@ def policy_loss(
 def _reduce(loss: Tensor, bits: Tensor, reduction: str) -> Tensor:
     """As verl's agg_loss; ``loss`` is 0 where not valid."""
     if reduction == "token-mean":
-        return loss.sum() / -bits.sum().clamp(max=-1)
+        return loss.sum() / bits.count_nonzero().clamp(min=1)
     if reduction == "seq-mean-token-sum-norm":
         return loss.sum() / max(loss.shape[-1], 1)
     sums = loss.sum(-1)
     if reduction == "seq-mean-token-mean":
-        sums = sums / -bits.sum(-1).clamp(max=-1)
+        sums = sums / bits.count_nonzero(-1).clamp(min=1)
     return sums.sum() / max(sums.numel(), 1)
 
 
