@@ -61,8 +61,8 @@ def covariance_select(
             those that PPO has clipped already.
         generator: Clip-Cov draws from it; None is torch's own. (torch.compile takes None only.)
         group: None: this process alone. True, or a ``torch.distributed.ProcessGroup``: means, n and
-            the choice are over the tokens of all its processes, whatever their shapes; each gets
-            its part. All of them must call.
+            the choice are over the tokens of all its processes, of any shapes and the same dtypes;
+            each gets its part. All of them must call.
 
     Returns:
         bool, shape of ``logprob``: what is chosen. No gradient.

@@ -55,11 +55,8 @@ _DEFAULTS = {
 }
 _STATISTICS = {"steer": ("entropy",), "steer_exact": ("entropy", "collision", "plogp2")}
 _REDUCTIONS = (
-    "token-mean",
-    "seq-mean-token-sum",
-    "seq-mean-token-mean",
-    "seq-mean-token-sum-norm",
-)
+    "token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm",
+)  # fmt: skip
 
 
 def policy_loss(
@@ -99,7 +96,8 @@ def policy_loss(
       not clipped.
     - ``"kl_cov"``: L, and ``+ kl_coef * |log r|`` for those that it takes (KL-Cov).
     - ``"steer"``: :math:`\lambda L` with a weight that falls with
-      :math:`|\Omega|, \Omega = A / \pi_{old}\; \pi (1 - \pi)(\log\pi + H)`.
+      :math:`|\Omega|, \Omega = A / \pi_{old}\; \pi (1 - \pi)(\log\pi + H)` (both
+      probabilities at least 1e-8).
     - ``"steer_exact"``: the same with the exact change of entropy to the first order,
       :math:`\Omega^* = A r\,[\pi (\log\pi + H) - (T_2 + H S_2)]`.
 
@@ -191,8 +189,8 @@ def policy_loss(
 
     cov, n = covariance(logprob, advantages, bits, world)
     if kind == "clip_cov":
-        rest = valid & ~clipped
-        selected = clip_cov(cov, n, rest, ratio, lower, upper, generator, world)
+        free = valid & ~clipped
+        selected = clip_cov(cov, n, free, ratio, lower, upper, generator, world)
         loss = loss * ~selected
     elif kind == "kl_cov":
         selected = kl_cov(cov, n, valid, kl_percent, world)
