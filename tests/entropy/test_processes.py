@@ -13,7 +13,7 @@ from synops.entropy import bnpo_advantage, covariance_select, policy_loss
 
 ROWS = [3, 5]  # of each process
 KINDS = ["clip_cov", "kl_cov", "steer", "steer_exact"]
-DRAWS = 80
+DRAWS = 30
 CLIP = {"ratio": 0.05, "lower": 0.1}
 
 
