@@ -40,6 +40,8 @@ HELPERS = {
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one
     "kernels/sparse/slab.py",  # dense operands, batch innermost
     "python/synops/entropy/_stats.py",  # names of the statistics, and the tuple of them
+    "python/synops/entropy/_steer.py",  # entropy changes and weights of policy_loss
+    "python/synops/entropy/_tokens.py",  # checks and sums of tensors with one number a token
     "python/synops/sparse/_pattern_ops.py",  # the raw ops behind Pattern, and their adjoints
     "python/synops/sparse/_blocks.py",  # blocks in masks
     "python/synops/sparse/_layout.py",  # which layout runs, in words
@@ -48,6 +50,7 @@ HELPERS = {
     "tests/sparse/test_linear_layers.py",  # what those forms do alike
     "tests/sparse/layouts.py",  # a Pattern of every layout, and matrices in both
     "tests/sparse/test_layouts.py",  # each against the reference; which one runs
+    "tests/entropy/test_processes.py",  # choices and moments over two processes
     "tests/nn/test_structured_layers.py",  # SparseLinear with blocks, parts, options
     "tests/sparse/raw_ops.py",  # arguments of the raw ops, and the fuzz
     "tests/sparse/test_raw_ops.py",

@@ -80,6 +80,9 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f"token_stats_backward_(Tensor(a!) logits, {_TOKEN_GRADIENT}) -> ()",
             ),
         ),
+        "covariance_select": Stem("composite"),
+        "policy_loss": Stem("composite"),
+        "bnpo_advantage": Stem("composite"),
     },
 }
 

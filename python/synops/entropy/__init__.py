@@ -1,6 +1,16 @@
 """Entropy: statistics of softmaxes that nobody has to materialise, and losses that use them."""
 
+from ._bnpo_advantage import bnpo_advantage
+from ._covariance_select import covariance_select
+from ._policy_loss import PolicyMetrics, policy_loss
 from ._stats import Stats
 from ._token_stats import token_stats
 
-__all__ = ["Stats", "token_stats"]
+__all__ = [
+    "PolicyMetrics",
+    "Stats",
+    "bnpo_advantage",
+    "covariance_select",
+    "policy_loss",
+    "token_stats",
+]
