@@ -61,7 +61,21 @@ TABLE: dict[str, dict[str, Stem]] = {
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },
-    "entropy": {},
+    "entropy": {
+        "linear_token_stats": Stem(
+            "op",
+            (
+                "linear_token_stats(Tensor hidden, Tensor weight, Tensor? labels, Tensor? bias,"
+                " float temperature, int ignore_index, int stats)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "linear_token_stats_backward(Tensor hidden, Tensor weight, Tensor? labels,"
+                " Tensor? bias, Tensor saved, Tensor? grad_logprob, Tensor? grad_entropy,"
+                " Tensor? grad_varentropy, Tensor? grad_lse, Tensor? grad_collision,"
+                " float temperature, bool need_hidden, bool need_weight, bool need_bias)"
+                " -> (Tensor, Tensor, Tensor)",
+            ),
+        ),
+    },
 }
 
 
