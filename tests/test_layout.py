@@ -33,6 +33,8 @@ HELPERS = {
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
     "csrc/sparse/gradients.cpp",  # their gradients
     "csrc/sparse/row_blocks_product.cpp",  # both, of weights with row blocks
+    "kernels/entropy/heads.py",  # what forward and backward of linear_token_stats share
+    "kernels/entropy/linear_token_stats_backward.py",  # its gradients
     "kernels/sparse/row_blocks.py",  # sparse_linear of rows with equal columns
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one

@@ -31,9 +31,7 @@ def incoming(h, names=DIFFERENTIABLE):
 
 
 def gradients(got, grads, inputs):
-    return torch.autograd.grad(
-        [getattr(got, name) for name in grads], inputs, list(grads.values())
-    )
+    return torch.autograd.grad([getattr(got, name) for name in grads], inputs, list(grads.values()))
 
 
 @pytest.mark.usefixtures("isa")
@@ -195,14 +193,18 @@ def test_empty():
         assert not grads[0].any()
         assert not grads[1].any()
         if tokens:
-            torch.testing.assert_close(grads[2].sum(), torch.tensor(float(tokens * (vocabulary > 0))))
+            torch.testing.assert_close(
+                grads[2].sum(), torch.tensor(float(tokens * (vocabulary > 0)))
+            )
 
 
 class TestForms:
     def test_leading_dimensions(self):
         h = head(24, 12, 50)
         want = linear_token_stats(*h)
-        got = linear_token_stats(h.hidden.view(2, 3, 4, 12), h.weight, h.labels.view(2, 3, 4), h.bias)
+        got = linear_token_stats(
+            h.hidden.view(2, 3, 4, 12), h.weight, h.labels.view(2, 3, 4), h.bias
+        )
         assert got.entropy.shape == got.logprob.shape == (2, 3, 4)
         assert torch.equal(got.entropy.flatten(), want.entropy)
         assert torch.equal(got.logprob.flatten(), want.logprob)
@@ -262,7 +264,9 @@ class TestForms:
         h = head(40, 12, 300)
         leaves, grads = h.leaves(), incoming(h)
         want = gradients(linear_token_stats(*leaves, stats=STATS), grads, leaves.inputs())
-        inputs = [t.detach().requires_grad_(bool(needed >> i & 1)) for i, t in enumerate(h.inputs())]
+        inputs = [
+            t.detach().requires_grad_(bool(needed >> i & 1)) for i, t in enumerate(h.inputs())
+        ]
         got = linear_token_stats(inputs[0], inputs[1], h.labels, inputs[2], stats=STATS)
         asked = [(t, w) for t, w in zip(inputs, want, strict=True) if t.requires_grad]
         for g, (_, w) in zip(gradients(got, grads, [t for t, _ in asked]), asked, strict=True):

@@ -1,4 +1,4 @@
-"""linear_token_stats as it is called: transforms, compilers, raw ops, and arguments that are bad."""
+"""linear_token_stats as it is called: transforms, compilers, raw ops, and bad arguments."""
 
 import pytest
 import torch
@@ -108,6 +108,26 @@ def arguments(dtype=torch.float32):
     return {"linear_token_stats": forward, "linear_token_stats_backward": backward}
 
 
+RAW = {
+    "hidden": (
+        torch.randn(6),
+        torch.randn(6, 5),
+        torch.randn(6, 4).double(),
+        torch.ones(6, 4).int(),
+    ),
+    "weight": (torch.randn(20), torch.randn(20, 3), torch.randn(20, 4).bfloat16()),
+    "labels": (
+        torch.zeros(5, dtype=torch.int64),
+        torch.zeros(6, 1, dtype=torch.int64),
+        torch.zeros(6, dtype=torch.int32),
+    ),
+    "bias": (torch.randn(19), torch.randn(20, 1), torch.randn(20).double()),
+    "saved": (torch.randn(5, 6), torch.randn(6, 5), torch.randn(6), torch.randn(6, 6).double()),
+    "grad_entropy": (torch.randn(5), torch.randn(6, 1), torch.randn(6).double()),
+    "temperature": (0.0, -1.0, torch.nan, torch.inf),
+}
+
+
 class TestRawOps:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("name", ["linear_token_stats", "linear_token_stats_backward"])
@@ -141,24 +161,10 @@ class TestRawOps:
         for one, other in zip(got, want, strict=True):
             torch.testing.assert_close(one, other)
 
-    BAD = {
-        "hidden": (torch.randn(6), torch.randn(6, 5), torch.randn(6, 4).double(), torch.ones(6, 4).int()),
-        "weight": (torch.randn(20), torch.randn(20, 3), torch.randn(20, 4).bfloat16()),
-        "labels": (
-            torch.zeros(5, dtype=torch.int64),
-            torch.zeros(6, 1, dtype=torch.int64),
-            torch.zeros(6, dtype=torch.int32),
-        ),
-        "bias": (torch.randn(19), torch.randn(20, 1), torch.randn(20).double()),
-        "saved": (torch.randn(5, 6), torch.randn(6, 5), torch.randn(6), torch.randn(6, 6).double()),
-        "grad_entropy": (torch.randn(5), torch.randn(6, 1), torch.randn(6).double()),
-        "temperature": (0.0, -1.0, torch.nan, torch.inf),
-    }
-
-    @pytest.mark.parametrize("key", BAD)
+    @pytest.mark.parametrize("key", RAW)
     @pytest.mark.parametrize("name", ["linear_token_stats", "linear_token_stats_backward"])
     def test_bad_arguments(self, name, key):
-        for bad in self.BAD[key]:
+        for bad in RAW[key]:
             args = arguments()[name]
             if key not in args:
                 return
@@ -194,7 +200,12 @@ BAD = {
         ValueError,
         "hidden must have shape (..., D) = (..., 4), got (6, 3)",
     ),
-    "hidden: 0-D": ((X[0, 0], W), {}, ValueError, "hidden must have shape (..., D) = (..., 4), got"),
+    "hidden: 0-D": (
+        (X[0, 0], W),
+        {},
+        ValueError,
+        "hidden must have shape (..., D) = (..., 4), got",
+    ),
     "weight: dtype": (
         (X, W.double()),
         {},
@@ -208,7 +219,12 @@ BAD = {
         ValueError,
         "weight must be on the device of hidden (cpu), got meta",
     ),
-    "labels: shape": ((X, W, Y[:5]), {}, ValueError, "labels must have shape (...) = (6,), got (5,)"),
+    "labels: shape": (
+        (X, W, Y[:5]),
+        {},
+        ValueError,
+        "labels must have shape (...) = (6,), got (5,)",
+    ),
     "labels: dtype": ((X, W, Y.int()), {}, TypeError, "labels must be int64, got int32"),
     "labels: no tensor": ((X, W, [1]), {}, TypeError, "labels must be a torch.Tensor, got list"),
     "labels: too high": (
@@ -235,7 +251,12 @@ BAD = {
         ValueError,
         "labels must be given for logprob, got None",
     ),
-    "bias: shape": ((X, W, Y, B[:3]), {}, ValueError, "bias must have shape (V,) = (20,), got (3,)"),
+    "bias: shape": (
+        (X, W, Y, B[:3]),
+        {},
+        ValueError,
+        "bias must have shape (V,) = (20,), got (3,)",
+    ),
     "bias: dtype": ((X, W, Y, B.double()), {}, TypeError, "bias must have the dtype of hidden"),
     "stats: unknown": ((X, W), {"stats": "perplexity"}, ValueError, "stats must be of logprob,"),
     "stats: of attention": ((X, W), {"stats": "received"}, ValueError, "stats must be of logprob,"),

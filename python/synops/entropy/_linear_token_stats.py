@@ -72,9 +72,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
-def _fake_backward(
-    hidden: Tensor, weight: Tensor, *args: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_backward(hidden: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     need_hidden, need_weight, need_bias = args[-3:]
     return (
         hidden.new_empty(hidden.shape if need_hidden else (0, 0)),

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-_NAMES = ("logprob", "entropy", "varentropy", "lse", "max_prob", "collision", "plogp2")
-
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """hidden @ weight.T + bias in float32, or float64."""
@@ -40,7 +38,7 @@ def linear_token_stats(
     lse = scores.logsumexp(-1)
     p, t = _softmax(scores, lse)
     entropy = -(p * t).sum(-1)
-    above = (p * (t + entropy.unsqueeze(-1)).square()).sum(-1)
+    varentropy = (p * (t + entropy.unsqueeze(-1)).square()).sum(-1)
     collision = p.square().sum(-1)
     top = scores.amax(-1) if scores.shape[-1] else torch.full_like(lse, -torch.inf)
     max_prob = (top - lse.masked_fill(lse == -torch.inf, 0)).exp()
@@ -50,15 +48,15 @@ def linear_token_stats(
         if scores.shape[-1]:
             index = labels.masked_fill(~counts, 0).unsqueeze(-1)
             logit = scores.gather(-1, index).squeeze(-1)
-            kept = logit != -torch.inf
-            logprob = torch.where(kept, logit - lse.masked_fill(~kept, 0), -torch.inf)
+            above = logit != -torch.inf
+            logprob = torch.where(above, logit - lse.masked_fill(~above, 0), -torch.inf)
             logprob = torch.where(counts, logprob, 0)
-            picked = (counts & kept).to(lse)
-    all_of_them = (logprob, entropy, above, lse, max_prob, collision, (p.square() * t).sum(-1))
+            picked = (counts & above).to(lse)
+    every = (logprob, entropy, varentropy, lse, max_prob, collision, (p.square() * t).sum(-1))
     none = lse.new_empty(0)
-    kept = tuple(x if stats >> i & 1 else none for i, x in enumerate(all_of_them))
+    kept = tuple(x if stats >> i & 1 else none for i, x in enumerate(every))
     log_sum = torch.where(lse == -torch.inf, 0, lse - top)
-    saved = torch.stack((top * temperature, log_sum, entropy, above, collision, picked))
+    saved = torch.stack((top * temperature, log_sum, entropy, varentropy, collision, picked))
     return (*kept, saved.detach())
 
 
