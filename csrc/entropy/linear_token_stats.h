@@ -59,7 +59,8 @@ struct LinearTokenStatsKernels {
   void (*forward)(DType dtype, bool pairs, const HeadTile& tile, const HeadPanels& hidden,
                   int64_t begin, int64_t end, double temperature, bool all, const int64_t* labels,
                   void* moments, int64_t ld, void* picked);
-  // Gradients of the logits of a tile: grad[panel][row][token], panels `stride` elements apart.
+  // Gradients of the logits of a tile: grad[panel][row][token], panels `stride` elements apart;
+  // there is room for whole groups of rows.
   // coefficients (kCoefficients, ld).
   void (*logit_gradient)(DType dtype, bool pairs, const HeadTile& tile, const HeadPanels& hidden,
                          int64_t begin, int64_t end, double temperature, const int64_t* labels,
