@@ -111,7 +111,13 @@ class Head {
                             static_cast<const char*>(bias_->data_ptr()) +
                                 first * static_cast<int64_t>(bytes_of(dtype)),
                             count, bias);
-    return {out, bias, first, count};
+    const HeadRows next = weight_rows(first + count);
+    return {out,
+            bias,
+            first,
+            count,
+            first + count < vocabulary ? next.data : nullptr,
+            next.ld * static_cast<int64_t>(bytes_of(dtype))};
   }
 
   const DType dtype;

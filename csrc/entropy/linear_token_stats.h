@@ -36,6 +36,8 @@ struct HeadTile {
   const void* bias;  // (groups * group,), of A
   int64_t first;     // row of the weight
   int64_t rows;
+  const void* next;  // the rows of the next tile where they are, or null
+  int64_t row_bytes;
 };
 
 struct LinearTokenStatsKernels {

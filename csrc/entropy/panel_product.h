@@ -41,8 +41,8 @@ inline bool has_pairs() {
 template <class A, bool kPairs, class T>
 inline Vec<A> load_words(const T* row, int64_t k, int64_t count) {
   if constexpr (kPairs) {
-    float words[kLanes<A>] = {};
     if (count == kLanes<A>) return Vec<A>::loadu(row + 2 * k);
+    float words[kLanes<A>] = {};
     std::memcpy(words, row + 2 * k, count * sizeof(float));
     return Vec<A>::loadu(words);
   } else {
@@ -55,15 +55,40 @@ inline Vec<A> load_words(const T* row, int64_t k, int64_t count) {
 // for a vector behind the last.
 template <class A, int S, int kVectors, bool kPairs, class T>
 void pack_rows(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) {
-  constexpr int L = kLanes<A>;
-  for (int64_t first = 0; first < count; first += S, out += depth * S)
-    for (int64_t k = 0; k < depth; k += L) {
+  constexpr int L = kLanes<A>, kElements = kPairs ? 2 : 1;
+  for (int64_t first = 0; first < count; first += S, out += depth * S) {
+    const T* row = rows + first * ld;
+    int64_t k = 0;
+    if (first + S <= count)
+      for (; k + L <= depth; k += L) {
+        Vec<A> v[kVectors][L];
+#pragma GCC unroll 2
+        for (int b = 0; b < kVectors; ++b) {
+#pragma GCC unroll 16
+          for (int i = 0; i < L; ++i) {
+            const T* at = row + (b * L + i) * ld;
+            if (b * L + i < S) {
+              // more streams than the hardware prefetcher follows
+              __builtin_prefetch(at + (k + 8 * L) * kElements);
+              v[b][i] = load_words<A, kPairs>(at, k, L);
+            } else {
+              v[b][i] = Vec<A>(A(0));
+            }
+          }
+          transpose_lanes<A>(v[b]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i)
+#pragma GCC unroll 2
+          for (int b = 0; b < kVectors; ++b) v[b][i].store(out + (k + i) * S + b * L);
+      }
+    for (; k < depth; k += L) {
       const int64_t words = std::min<int64_t>(L, depth - k);
       Vec<A> v[kVectors][L];
       for (int b = 0; b < kVectors; ++b) {
         for (int i = 0; i < L; ++i) {
-          const int64_t row = first + b * L + i;
-          v[b][i] = b * L + i < S && row < count ? load_words<A, kPairs>(rows + row * ld, k, words)
+          const int64_t at = b * L + i;
+          v[b][i] = at < S && first + at < count ? load_words<A, kPairs>(row + at * ld, k, words)
                                                  : Vec<A>(A(0));
         }
         transpose_lanes<A>(v[b]);
@@ -71,6 +96,7 @@ void pack_rows(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) 
       for (int64_t i = 0; i < words; ++i)
         for (int b = 0; b < kVectors; ++b) v[b][i].store(out + (k + i) * S + b * L);
     }
+  }
 }
 
 // out[i / S][k][i % S] = element i of row k, for `count` elements and zeros up to a multiple of S;
@@ -86,10 +112,18 @@ void pack_columns(const T* rows, int64_t ld, int64_t count, int64_t depth, A* ou
       }
 }
 
+// What to fetch into L2 while something else is multiplied: a line each step of the depth.
+struct Ahead {
+  const char* line = nullptr;
+  int64_t step = 0;
+};
+
 // sum[r][c] += sum_k rows[k * KS + r * RS] * panel[k * kWidth + lanes of vector c]
 template <class A, int C, int KS, int RS>
-inline void multiply(const A* rows, const A* panel, int64_t depth, Vec<A> (&sum)[kRows][C]) {
-  for (int64_t k = 0; k < depth; ++k, rows += KS, panel += kWidth<A>) {
+inline void multiply(const A* rows, const A* panel, int64_t depth, Vec<A> (&sum)[kRows][C],
+                     Ahead ahead = {}) {
+  for (int64_t k = 0; k < depth; ++k, rows += KS, panel += kWidth<A>, ahead.line += ahead.step) {
+    __builtin_prefetch(ahead.line, 0, 2);
     Vec<A> v[C];
 #pragma GCC unroll 2
     for (int c = 0; c < C; ++c) v[c] = Vec<A>::loadu(panel + c * kLanes<A>);
@@ -107,13 +141,16 @@ inline void multiply(const A* rows, const A* panel, int64_t depth, Vec<A> (&sum)
 template <int C>
 __attribute__((target("avx512bf16"))) void multiply_pairs(const float* rows, const float* panel,
                                                           int64_t depth,
-                                                          Vec<float> (&sum)[kRows][C]) {
+                                                          Vec<float> (&sum)[kRows][C],
+                                                          Ahead ahead) {
   __m512 s[kRows][C];
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int c = 0; c < C; ++c) s[r][c] = _mm512_setzero_ps();
-  for (int64_t k = 0; k < depth; ++k, rows += kRows, panel += kWidth<float>) {
+  for (int64_t k = 0; k < depth;
+       ++k, rows += kRows, panel += kWidth<float>, ahead.line += ahead.step) {
+    __builtin_prefetch(ahead.line, 0, 2);
     __m512bh v[C];
 #pragma GCC unroll 2
     for (int c = 0; c < C; ++c) v[c] = (__m512bh)_mm512_loadu_ps(panel + c * 16);

@@ -43,7 +43,7 @@ struct HeadCase {
   }
 
   static HeadRows of(const Dense<T>& m) { return {dtype<T>(), m.memory.get(), m.ld}; }
-  HeadTile tile() const { return {groups.get(), bias.get(), kFirst, rows}; }
+  HeadTile tile() const { return {groups.get(), bias.get(), kFirst, rows, nullptr, 0}; }
   HeadPanels packed() const { return {panels.get(), depth, tokens}; }
   Sum logit(int64_t t, int64_t v) const {
     Sum sum;
