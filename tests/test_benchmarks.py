@@ -49,6 +49,28 @@ NAMES = {
     "entropy.token_stats.TokenStats": (_TOKEN, _TOKENS),
     "entropy.token_stats.TokenStats2Threads": (_TOKEN, _TOKENS[:3]),
     "entropy.token_stats.TokenStatsBFloat16": (_TOKEN, _TOKENS[:3]),
+    "entropy.linear_token_stats.LinearTokenStats": (
+        ("synops", "torch", "compile", "gemm", "cross_entropy"),
+        (
+            "512x896x151936",
+            "256x896x16384",
+            "4x8x16",
+            "512x896x151936 bf16",
+            "256x896x16384 bf16",
+        ),
+    ),
+    "entropy.linear_token_stats.LinearTokenStats2Threads": (
+        ("synops", "torch", "compile", "gemm", "cross_entropy"),
+        ("512x896x151936", "512x896x151936 bf16", "4x8x16"),
+    ),
+    "entropy.linear_token_stats.LinearTokenStatsTraining": (
+        ("synops", "torch", "compile"),
+        ("256x896x16384 training", "4x8x16 training"),
+    ),
+    "entropy.linear_token_stats.LinearTokenStatsMemory": (
+        ("synops", "torch", "gemm"),
+        ("512x64x32768",),
+    ),
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
     "sparse.masked_linear.MaskedLinearMemory": (("synops", "torch"), _LINEAR_MEMORY),

@@ -29,12 +29,15 @@ LAYERS = [
 # Files beside the ops of a family, each with what it is.
 HELPERS = {
     "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
+    "csrc/entropy/linear_token_stats_gradients.cpp",  # its backward
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
     "csrc/sparse/gradients.cpp",  # their gradients
     "csrc/sparse/row_blocks_product.cpp",  # both, of weights with row blocks
     "kernels/entropy/rows.py",  # rows of logits, and numbers beside them
     "kernels/entropy/token_stats_backward.py",  # the gradient of token_stats
     "tests/entropy/token_samples.py",  # logits at the edges, and what float64 says of them
+    "kernels/entropy/heads.py",  # what forward and backward of linear_token_stats share
+    "kernels/entropy/linear_token_stats_backward.py",  # its gradients
     "kernels/sparse/row_blocks.py",  # sparse_linear of rows with equal columns
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one
@@ -45,6 +48,9 @@ HELPERS = {
     "python/synops/sparse/_pattern_ops.py",  # the raw ops behind Pattern, and their adjoints
     "python/synops/sparse/_blocks.py",  # blocks in masks
     "python/synops/sparse/_layout.py",  # which layout runs, in words
+    "tests/entropy/heads.py",  # heads whose logits are exact, and their answers in float64
+    "tests/entropy/test_linear_token_stats_calls.py",  # transforms, compilers, bad arguments
+    "tests/entropy/test_linear_token_stats_triton.py",  # its Triton kernels, in the interpreter
     "tests/sparse/sparse_samples.py",  # inputs, answers and shapes
     "tests/sparse/sparse_layers.py",  # the public forms behind one face
     "tests/sparse/test_linear_layers.py",  # what those forms do alike

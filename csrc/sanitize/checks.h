@@ -14,6 +14,7 @@ void check_slabs(Isa isa);
 void check_few_rows(Isa isa);
 void check_row_blocks(Isa isa);
 void check_tokens(Isa isa);
+void check_linear_token_stats(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -83,6 +83,19 @@ TABLE: dict[str, dict[str, Stem]] = {
         "covariance_select": Stem("composite"),
         "policy_loss": Stem("composite"),
         "bnpo_advantage": Stem("composite"),
+        "linear_token_stats": Stem(
+            "op",
+            (
+                "linear_token_stats(Tensor hidden, Tensor weight, Tensor? labels, Tensor? bias,"
+                " float temperature, int ignore_index, int stats)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "linear_token_stats_backward(Tensor hidden, Tensor weight, Tensor? labels,"
+                " Tensor? bias, Tensor saved, Tensor? grad_logprob, Tensor? grad_entropy,"
+                " Tensor? grad_varentropy, Tensor? grad_lse, Tensor? grad_collision,"
+                " float temperature, bool need_hidden, bool need_weight, bool need_bias)"
+                " -> (Tensor, Tensor, Tensor)",
+            ),
+        ),
     },
 }
 

@@ -2,6 +2,7 @@
 
 from ._bnpo_advantage import bnpo_advantage
 from ._covariance_select import covariance_select
+from ._linear_token_stats import linear_token_stats
 from ._policy_loss import PolicyMetrics, policy_loss
 from ._stats import Stats
 from ._token_stats import token_stats
@@ -11,6 +12,7 @@ __all__ = [
     "Stats",
     "bnpo_advantage",
     "covariance_select",
+    "linear_token_stats",
     "policy_loss",
     "token_stats",
 ]
