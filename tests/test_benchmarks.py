@@ -43,7 +43,21 @@ _MASKED = ("synops", "torch", "compile", "premultiplied", "synops_bool")
 _SPARSE = ("synops", "torch", "compile", "csr", "sparseprop")
 # asv stores results by class, method, implementation and case. Lines are added, never changed.
 _PRODUCT = ("128x1024x1024 d=.1", "128x1024x1024 d=.01")
+_ATTENTION = (
+    "4x16x512x64",
+    "4x16x512x64 causal",
+    "1x16x2048x64",
+    "1x16x2048x64 causal",
+    "1x1x8x8",
+)
+_ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
+    "entropy.attention_with_stats.AttentionWithStats": (_ATTENDING, _ATTENTION),
+    "entropy.attention_with_stats.AttentionWithStats2Threads": (_ATTENDING, _ATTENTION),
+    "entropy.attention_with_stats.AttentionWithStatsMemory": (
+        ("synops", "torch", "eager"),
+        ("1x16x2048x64",),
+    ),
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
     "sparse.masked_linear.MaskedLinearMemory": (("synops", "torch"), _LINEAR_MEMORY),

@@ -28,6 +28,10 @@ LAYERS = [
 
 # Files beside the ops of a family, each with what it is.
 HELPERS = {
+    "csrc/entropy/attention_gradients.cpp",  # the backward of attention_with_stats on tensors
+    "tests/entropy/test_attention_errors.py",  # what it refuses, also as raw ops
+    "tests/entropy/test_attention_transforms.py",  # compile, export, vmap, opcheck
+    "tests/entropy/test_attention_triton.py",  # its Triton kernels, in the interpreter
     "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
     "csrc/sparse/gradients.cpp",  # their gradients

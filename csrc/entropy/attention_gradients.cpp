@@ -1,7 +1,7 @@
 // attention_with_stats (CPU): the backward on tensors.
 //
-// An item is a key head and every `chunks`-th block of the rows that read it; it adds up grad_key and
-// grad_value in a part of its own, and parts are added in order. So a head is read once, and
+// An item is a key head and every `chunks`-th block of the rows that read it; it adds up grad_key
+// and grad_value in a part of its own, and parts are added in order. So a head is read once, and
 // neither the number of threads nor who takes what shows in the result.
 #include <cstring>
 
@@ -10,8 +10,8 @@
 namespace synops {
 namespace {
 
-// Items there should be, and blocks of rows that an item should have: a part costs the time of 1/2 a
-// block to be cleared and added.
+// Items there should be, and blocks of rows that an item should have: a part costs the time of 1/2
+// a block to be cleared and added.
 constexpr int64_t kItems = 16, kLeastBlocks = 4;
 
 // Contiguous (B, H, N) in the arithmetic type, null where there is none.
@@ -74,9 +74,9 @@ class Parts {
     split(heads * blocks, threads_for(heads * a_.keys * size_), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t head = i / blocks, j = i % blocks * kBlockKeys;
-        attention_gradient_kernels().add_parts(a_.dtype, at(head * chunks_), chunks_,
-                                      bytes_ / a_.acc_bytes(), size_, j,
-                                      std::min(a_.keys, j + kBlockKeys), to + head * out_bytes);
+        attention_gradient_kernels().add_parts(
+            a_.dtype, at(head * chunks_), chunks_, bytes_ / a_.acc_bytes(), size_, j,
+            std::min(a_.keys, j + kBlockKeys), to + head * out_bytes);
       }
     });
   }
@@ -149,14 +149,15 @@ std::tuple<Tensor, Tensor, Tensor> attention_with_stats_backward(
     for (int64_t block = item % chunks; block < blocks; block += chunks) {
       const int64_t h = kv_head * group + block / row_blocks, i = block % row_blocks * kBlockRows;
       const int64_t head = b * a.heads + h;
-      const AttentionGrads g{at_head(grad_output, b, h, a), at_head(output, b, h, a),
-                             head_data(lse, head, a), head_data(entropy, head, a),
-                             head_data(varentropy, head, a), head_data(grad_lse, head, a),
+      const AttentionGrads g{at_head(grad_output, b, h, a),    at_head(output, b, h, a),
+                             head_data(lse, head, a),          head_data(entropy, head, a),
+                             head_data(varentropy, head, a),   head_data(grad_lse, head, a),
                              head_data(grad_entropy, head, a), head_data(grad_varentropy, head, a)};
       attention_gradient_kernels().backward(
           a, g, key_panels.panels(b, kv_head), keys.rows(b, kv_head),
           value_panels.panels(b, kv_head), b, h, i, std::min(a.rows, i + kBlockRows),
-          grad_query == nullptr ? nullptr : grad_query + head * query_bytes, to_key, to_value, room);
+          grad_query == nullptr ? nullptr : grad_query + head * query_bytes, to_key, to_value,
+          room);
     }
   });
   grad_key.add_to(grads[1]);

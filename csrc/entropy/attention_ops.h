@@ -33,8 +33,8 @@ Attention attention_of(const char* op, const Tensor& query, const Tensor& key, c
                        double scale);
 
 // f(item, room) for every item, `bytes` of room a thread. Threads take the next item when they are
-// done with one: blocks of a causal attention differ 30-fold, and cores of a shared machine, too. An
-// item writes its own results, so who takes it does not show.
+// done with one: blocks of a causal attention differ 30-fold, and cores of a shared machine, too.
+// An item writes its own results, so who takes it does not show.
 template <class F>
 void take_items(int64_t items, int64_t work, int64_t bytes, F&& f) {
   const int64_t threads = std::min(items, threads_for(work));
@@ -55,9 +55,7 @@ class PackedHeads {
   PackedRows rows(int64_t b, int64_t kv_head) const;
 
  private:
-  void* at(int64_t head) const {
-    return static_cast<char*>(packed_.data()) + head * head_bytes_;
-  }
+  void* at(int64_t head) const { return static_cast<char*>(packed_.data()) + head * head_bytes_; }
   const Attention& a_;
   const HeadRows rows_;
   const bool direct_;  // read from where they are

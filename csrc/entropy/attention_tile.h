@@ -1,5 +1,5 @@
-// Tiles of attention scores: packing, the product of small blocks, and masks. Included by .inc files
-// only.
+// Tiles of attention scores: packing, the product of small blocks, and masks. Included by .inc
+// files only.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ constexpr int kTileVectors = 4;
 constexpr int kTileVectors = 2;
 #endif
 template <class A>
-constexpr int64_t kPanel = kTileVectors* kLanes<A>;  // keys
+constexpr int64_t kPanel = kTileVectors * kLanes<A>;  // keys
 
 template <class A>
 constexpr A kNever = -std::numeric_limits<A>::infinity();
@@ -79,8 +79,7 @@ inline void wide_product(int64_t rows, int64_t size, int64_t n, const A* a, int6
   if constexpr (kTileVectors == 4)
     for (; at + L < size; at += 2 * L)
       group_product<2>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
-  for (; at < size; at += L)
-    group_product<1>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
+  for (; at < size; at += L) group_product<1>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
 }
 
 // out[i * ld + d] = rows[i, d] * scale, zeros behind size.

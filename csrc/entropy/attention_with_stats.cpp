@@ -1,8 +1,8 @@
 // attention_with_stats (CPU): scaled dot-product attention that returns what its softmax was like.
 //
-// Keys are turned to panels once for all rows that read them, 1 % of the work at 512 rows; values are
-// read from where they are if they can be. Blocks of 96 rows of a head are the items that threads
-// take; nothing of size rows x keys is made.
+// Keys are turned to panels once for all rows that read them, 1 % of the work at 512 rows; values
+// are read from where they are if they can be. Blocks of 96 rows of a head are the items that
+// threads take; nothing of size rows x keys is made.
 #include "entropy/attention_ops.h"
 
 namespace synops {
@@ -88,8 +88,10 @@ AttentionMask mask_of(const Tensor& t, const Attention& a, const char* op) {
                     " of attn_mask must be 1 or ", sizes[d], ", got ", t.size(d));
     strides[d] = t.size(d) == 1 ? 0 : t.stride(d);
   }
-  AttentionMask m{t.const_data_ptr(), t.scalar_type() == ScalarType::Bool, DType::kFloat32,
-                  strides[0], strides[1], strides[2], strides[3]};
+  AttentionMask m{t.const_data_ptr(), t.scalar_type() == ScalarType::Bool,
+                  DType::kFloat32,    strides[0],
+                  strides[1],         strides[2],
+                  strides[3]};
   if (!m.boolean) m.dtype = dtype_of(t, op, "attn_mask");
   return m;
 }
@@ -102,9 +104,21 @@ Attention attention_of(const char* op, const Tensor& query, const Tensor& key, c
   check_tensor(query, query.scalar_type(), 4, op, "query");
   check_tensor(key, query.scalar_type(), 4, op, "key");
   check_tensor(value, query.scalar_type(), 4, op, "value");
-  Attention a{dtype_of(query, op, "query"), query.size(0), query.size(1), key.size(1),
-              query.size(2), key.size(2), query.size(3), value.size(3),
-              head_rows(query), head_rows(key), head_rows(value), {}, is_causal, -1, scale};
+  Attention a{dtype_of(query, op, "query"),
+              query.size(0),
+              query.size(1),
+              key.size(1),
+              query.size(2),
+              key.size(2),
+              query.size(3),
+              value.size(3),
+              head_rows(query),
+              head_rows(key),
+              head_rows(value),
+              {},
+              is_causal,
+              -1,
+              scale};
   check_size(key.size(0), a.batch, op, "key", "size 0");
   check_size(value.size(0), a.batch, op, "value", "size 0");
   check_size(value.size(1), a.kv_heads, op, "value", "size 1");
@@ -135,9 +149,9 @@ PackedHeads::PackedHeads(const Attention& a, const HeadRows& rows, int64_t size,
   split(items, threads_for(items * kBlockKeys * size), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t head = i / blocks, j = i % blocks * kBlockKeys;
-      const char* from = static_cast<const char*>(rows.data) +
-                         rows.at(head / a.kv_heads, head % a.kv_heads, 0) *
-                             static_cast<int64_t>(bytes_of(a.dtype));
+      const char* from =
+          static_cast<const char*>(rows.data) + rows.at(head / a.kv_heads, head % a.kv_heads, 0) *
+                                                    static_cast<int64_t>(bytes_of(a.dtype));
       pack(a.dtype, from, rows.row, size, j, std::min(a.keys, j + kBlockKeys), at(head));
     }
   });

@@ -1,5 +1,5 @@
-// attention_with_stats: what its raw-pointer kernels work on (bodies in attention_with_stats.inc and
-// attention_with_stats_backward.inc).
+// attention_with_stats: what its raw-pointer kernels work on (bodies in attention_with_stats.inc
+// and attention_with_stats_backward.inc).
 //
 // Work is cut into blocks of rows (queries) and of keys whose sizes depend neither on the processor
 // nor on the number of threads; so does the room that a block needs.
@@ -13,13 +13,15 @@
 
 namespace synops {
 
-// Keys of a block: with head size 64, K and V of it are 128 KB of the L2, and the sums of a group of
-// rows stay in registers for all of it. Rows of a block: 16 groups of 6 use them again.
+// Keys of a block: with head size 64, K and V of it are 128 KB of the L2, and the sums of a group
+// of rows stay in registers for all of it. Rows of a block: 16 groups of 6 use them again.
 constexpr int64_t kBlockKeys = 256, kBlockRows = 96, kGroupRows = 6;
 // A multiple of every set's lanes and panels: what lengths are rounded up to.
 constexpr int64_t kPadSize = 16, kPadKeys = 64;
 
-inline int64_t pad_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+inline int64_t pad_to(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 inline int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
 
 // (batch, heads, rows, size) with a last stride of 1; the others in elements.
@@ -51,19 +53,18 @@ struct Attention {
   int64_t window;  // -1: none; else at most rows + keys
   double scale;
 
-  // Of the keys that row i may see, before the mask.
+  // Of the keys that row i may see, before the mask; inside [0, keys] also where there are none.
   Range keys_of(int64_t i) const {
-    const int64_t begin = window < 0 ? 0 : std::max<int64_t>(0, i - window + 1);
+    const int64_t begin = window < 0 ? 0 : std::clamp<int64_t>(i - window + 1, 0, keys);
     const int64_t end = causal ? i + 1 : window < 0 ? keys : i + window;
     return {begin, std::max(begin, std::min(keys, end))};
   }
   // Of any row of [i0, i1): both ends of keys_of ascend.
-  Range keys_of(int64_t i0, int64_t i1) const {
-    return {keys_of(i0).begin, keys_of(i1 - 1).end};
-  }
+  Range keys_of(int64_t i0, int64_t i1) const { return {keys_of(i0).begin, keys_of(i1 - 1).end}; }
   // Of the rows that may see any key of [j0, j1).
   Range rows_of(int64_t j0, int64_t j1) const {
-    const int64_t begin = causal ? j0 : window < 0 ? 0 : std::max<int64_t>(0, j0 - window + 1);
+    const int64_t first = causal ? j0 : window < 0 ? 0 : j0 - window + 1;
+    const int64_t begin = std::clamp<int64_t>(first, 0, rows);
     const int64_t end = window < 0 ? rows : std::min(rows, j1 - 1 + window);
     return {begin, std::max(begin, end)};
   }
@@ -76,8 +77,8 @@ struct PackedRows {
   int64_t ld = 0;
 };
 
-// Results of rows of one head in the arithmetic type, (rows,) each; null: not asked for. out: in the
-// element type, (rows, value_size).
+// Results of rows of one head in the arithmetic type, (rows,) each; null: not asked for. out: in
+// the element type, (rows, value_size).
 struct AttentionOutput {
   void* out;
   void *lse, *entropy, *varentropy, *max_prob;
@@ -115,7 +116,8 @@ struct AttentionGradientKernels {
                    const PackedRows& key, const void* value_panels, int64_t b, int64_t h,
                    int64_t i0, int64_t i1, void* grad_query, void* grad_key, void* grad_value,
                    void* room);
-  // out[j, :size] = sum of parts[c][j] over `count` parts that lie `apart` elements from each other.
+  // out[j, :size] = sum of parts[c][j] over `count` parts that lie `apart` elements from each
+  // other.
   void (*add_parts)(DType dtype, const void* parts, int64_t count, int64_t apart, int64_t size,
                     int64_t j0, int64_t j1, void* out);
 };
@@ -126,8 +128,8 @@ inline int64_t forward_room(const Attention& a) {
          a.acc_bytes();
 }
 
-// Between rows of scores in the backward, which reads columns of them: a power of two would have all
-// of a column in 4 of the 64 sets of the L1.
+// Between rows of scores in the backward, which reads columns of them: a power of two would have
+// all of a column in 4 of the 64 sets of the L1.
 constexpr int64_t kScoresLd = kBlockKeys + 16;
 
 inline int64_t backward_room(const Attention& a) {

@@ -220,9 +220,7 @@ def _double_backward(ctx: Any, *grads: Any) -> Any:
     )
 
 
-_op = Op(
-    _NAME, fake=_fake, setup_context=_setup_context, backward=_backward, leading=3
-)
+_op = Op(_NAME, fake=_fake, setup_context=_setup_context, backward=_backward, leading=3)
 _backward_op = Op(
     f"{_NAME}_backward",
     fake=_fake_backward,

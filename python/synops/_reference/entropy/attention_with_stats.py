@@ -52,7 +52,7 @@ def _scores(
 def _log_softmax(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """lse (B, H, N), p and log p, both 0 where the score is -inf."""
     if scores.shape[-1] == 0:
-        return scores.new_full(scores.shape[:-1], -torch.inf), scores, scores
+        return scores.sum(-1) - torch.inf, scores, scores
     top = scores.detach().amax(-1, keepdim=True)
     top = torch.where(top == -torch.inf, 0.0, top)
     powers = torch.exp(scores - top)
@@ -112,8 +112,8 @@ def attention_with_stats_backward(
     need_key: bool,
     need_value: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """With u = log p + H: dS = p (dO . v - dO . O + dlse - dH u + dV (u^2 + 2 u - V)); dq, dk of it,
-    and dv = p^T dO; empty where not needed."""
+    """With u = log p + H: dS = p (dO . v - dO . O + dlse - dH u + dV (u^2 + 2 u - V)); dq and dk of
+    it, and dv = p^T dO; empty where not needed."""
     _, p, t = _log_softmax(_scores(query, key, attn_mask, is_causal, window, scale))
     inner = torch.zeros_like(p)
     to_value = torch.zeros_like(_repeated(value, query))
