@@ -46,17 +46,18 @@ def _score_gradient(
     """p and dS."""
     lse = tl.load(lse_ptr + at, mask=inside, other=0.0)
     lse = tl.where(lse == float("-inf"), 0.0, lse)
-    y = (s - lse[:, None]) * _LOG2E
-    p = tl.exp2(y)
+    banned = s == float("-inf")
+    y = tl.where(banned, 0.0, (s - lse[:, None]) * _LOG2E)
+    p = tl.where(banned, 0.0, tl.exp2(y))
     w = dot(grad, tl.trans(v), tl.zeros((BLOCK_N, BLOCK_M), ACC), ACC, WIDEN)
     w -= tl.load(c0_ptr + at, mask=inside, other=0.0)[:, None]
     if entropy_ptr is not None:
         entropy = tl.load(entropy_ptr + at, mask=inside, other=0.0)
         c1 = tl.load(c1_ptr + at, mask=inside, other=0.0)
         c2 = tl.load(c2_ptr + at, mask=inside, other=0.0)
-        u = tl.where(p == 0, 0.0, y * _LN2 + entropy[:, None])
+        u = y * _LN2 + entropy[:, None]
         w += u * (c1[:, None] + u * c2[:, None])
-    return p, tl.where(p == 0, 0.0, p * w)
+    return p, p * w
 
 
 @triton.jit

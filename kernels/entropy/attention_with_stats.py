@@ -98,13 +98,14 @@ def _attention_kernel(
         )  # fmt: skip
         risen = tl.maximum(top, tl.max(s, 1))
         shift = tl.where(risen == float("-inf"), 0.0, risen)
-        y = (s - shift[:, None]) * _LOG2E
-        p = tl.exp2(y)
-        moment = tl.where(p == 0, 0.0, p * y)
+        banned = s == float("-inf")
+        y = tl.where(banned, 0.0, (s - shift[:, None]) * _LOG2E)
+        p = tl.where(banned, 0.0, tl.exp2(y))
+        moment = p * y
         delta = tl.where(top == float("-inf"), 0.0, (top - shift) * _LOG2E)
         factor = tl.where(top == float("-inf"), 0.0, tl.exp2(delta))
         if varentropy_ptr is not None:
-            squares = tl.sum(tl.where(p == 0, 0.0, moment * y), 1)
+            squares = tl.sum(moment * y, 1)
             second = factor * (second + delta * (2 * first + delta * total)) + squares
         if entropy_ptr is not None:
             first = factor * (first + delta * total) + tl.sum(moment, 1)
