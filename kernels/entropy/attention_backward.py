@@ -3,10 +3,10 @@
     dS = p (dO . v - c0 + u (c1 + u c2)),  u = log p + H,
     c0 = dO . O - dlse + dV V,  c1 = 2 dV - dH,  c2 = dV
 
-Split: one kernel for grad_query, a program to BLOCK_N rows; one for grad_key and grad_value, a program
-to BLOCK_M keys of a key head, over all rows of all heads that read it. So there are 7 products
-where a pass with atomics has 5, results do not depend on the order of programs, and what is not
-needed is not computed. Not measured: no GPU was at hand.
+Split: one kernel for grad_query, a program to BLOCK_N rows; one for grad_key and grad_value, a
+program to BLOCK_M keys of a key head, over all rows of all heads that read it. So there are 7
+products where a pass with atomics has 5, results do not depend on the order of programs, and what
+is not needed is not computed. Not measured: no GPU was at hand.
 """
 
 from typing import Any
