@@ -13,6 +13,7 @@ void check_pattern(Isa isa);
 void check_slabs(Isa isa);
 void check_few_rows(Isa isa);
 void check_row_blocks(Isa isa);
+void check_attention(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   sanitize::check_slabs(isa);
   sanitize::check_few_rows(isa);
   sanitize::check_row_blocks(isa);
+  sanitize::check_attention(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }

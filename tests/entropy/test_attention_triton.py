@@ -1,7 +1,7 @@
 """The Triton kernels of attention_with_stats, through the public function with backend="triton".
 
-On a GPU, or interpreted on the CPU: ``TRITON_INTERPRET=1 pytest -m triton``. The float64 answers are
-the reference's, on the CPU.
+On a GPU, or interpreted on the CPU: ``TRITON_INTERPRET=1 pytest -m triton``. The float64 answers
+are the reference's, on the CPU.
 """
 
 import pytest
