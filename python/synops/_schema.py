@@ -75,6 +75,7 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " bool need_key, bool need_value) -> (Tensor, Tensor, Tensor)",
             ),
         ),
+        "attention_pick": Stem("composite"),
     },
 }
 
