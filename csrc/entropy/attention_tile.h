@@ -95,13 +95,30 @@ inline void copy_rows(const T* rows, int64_t row, int64_t size, int64_t count, A
     }
 }
 
-// scores[r * ld + c] of `columns`, whole panels, relative to the block's first key.
+// Keys [j0, j1) turned, panel by panel; zeros behind the last.
+template <class T, class A = Acc<T>>
+void turn_panels(const T* rows, int64_t ld, int64_t size, int64_t j0, int64_t j1, A* panels) {
+  constexpr int L = kLanes<A>;
+  for (int64_t j = j0; j < pad_to(j1, kPadKeys); j += L) {
+    A* out = panels + j / kPanel<A> * kPanel<A> * size + j % kPanel<A>;
+    for (int64_t d = 0; d < size; d += L) {
+      const int64_t inside = std::min<int64_t>(L, size - d);
+      Vec<A> v[L];
+      for (int k = 0; k < L; ++k)
+        v[k] = j + k < j1 ? load<A>(rows + (j + k) * ld + d, inside) : Vec<A>(A(0));
+      transpose_lanes<A>(v);
+      for (int64_t k = 0; k < inside; ++k) v[k].store(out + (d + k) * kPanel<A>);
+    }
+  }
+}
+
+// scores[r * ld + c] of `columns`, whole panels, relative to the first key of `panels`.
 template <class A>
 inline void score_panels(int64_t rows, const A* q, int64_t ldq, int64_t size, const A* panels,
-                         int64_t first_key, Range columns, A* scores, int64_t ld) {
+                         Range columns, A* scores, int64_t ld) {
   for (int64_t c = columns.begin; c < columns.end; c += kPanel<A>)
-    group_product<kTileVectors>(rows, size, q, ldq, 1, panels + (first_key + c) * size, kPanel<A>,
-                                scores + c, ld, false);
+    group_product<kTileVectors>(rows, size, q, ldq, 1, panels + c * size, kPanel<A>, scores + c, ld,
+                                false);
 }
 
 // The panels of [first_key, ...) that hold keys of `keys`, relative to first_key.

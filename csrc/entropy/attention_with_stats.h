@@ -100,7 +100,8 @@ struct AttentionKernels {
   // Rows [j0, j1), padded with zeros to a multiple of kPadSize.
   void (*pack_rows)(DType dtype, const void* rows, int64_t ld, int64_t size, int64_t j0, int64_t j1,
                     void* packed);
-  // Rows [i0, i1), at most kBlockRows, of head (b, h). room: forward_room(a) bytes.
+  // Rows [i0, i1), at most kBlockRows, of head (b, h). key_panels null: keys are turned on the way.
+  // room: forward_room(a) bytes.
   void (*forward)(const Attention& a, const void* key_panels, const PackedRows& value, int64_t b,
                   int64_t h, int64_t i0, int64_t i1, const AttentionOutput& o, void* room);
   // received[j0, j1), at most kBlockKeys from a multiple of it, of head (b, h). Same room.
@@ -124,8 +125,7 @@ struct AttentionGradientKernels {
 
 inline int64_t forward_room(const Attention& a) {
   const int64_t sides = pad_to(a.size, kPadSize) + pad_to(a.value_size, kPadSize);
-  return (kBlockRows * (sides + 4 * kPadSize) + kGroupRows * kBlockKeys + kBlockKeys) *
-         a.acc_bytes();
+  return (kBlockRows * (sides + 4 * kPadSize) + (kGroupRows + a.size) * kBlockKeys) * a.acc_bytes();
 }
 
 // Between rows of scores in the backward, which reads columns of them: a power of two would have

@@ -107,7 +107,8 @@ void check_dtype(const Shape& shape, Isa isa) {
   const AttentionOutput o{out.get(), lse.get(), entropy.get(), varentropy.get(), max_prob.get()};
   for (int64_t i = 0; i < rows; i += kBlockRows) {
     const Guarded room(forward_room(a));
-    k.forward(a, panels.get(), values, 0, 0, i, std::min(rows, i + kBlockRows), o, room.data());
+    const void* turned = rows <= kBlockRows ? nullptr : panels.get();
+    k.forward(a, turned, values, 0, 0, i, std::min(rows, i + kBlockRows), o, room.data());
   }
   for (int64_t j = 0; j < keys; j += kBlockKeys) {
     const Guarded room(forward_room(a));
