@@ -45,6 +45,14 @@ _SPARSE = ("synops", "torch", "compile", "csr", "sparseprop")
 _TOKEN = ("synops", "torch", "compile", "softmax")
 _TOKENS = ("32x151936", "512x151936", "2048x32000", "4096x128", "1000000x10")
 _PRODUCT = ("128x1024x1024 d=.1", "128x1024x1024 d=.01")
+_ATTENTION = (
+    "4x16x512x64",
+    "4x16x512x64 causal",
+    "1x16x2048x64",
+    "1x16x2048x64 causal",
+    "1x1x8x8",
+)
+_ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
     "entropy.token_stats.TokenStats": (_TOKEN, _TOKENS),
     "entropy.token_stats.TokenStats2Threads": (_TOKEN, _TOKENS[:3]),
@@ -70,6 +78,12 @@ NAMES = {
     "entropy.linear_token_stats.LinearTokenStatsMemory": (
         ("synops", "torch", "gemm"),
         ("512x64x32768",),
+    ),
+    "entropy.attention_with_stats.AttentionWithStats": (_ATTENDING, _ATTENTION),
+    "entropy.attention_with_stats.AttentionWithStats2Threads": (_ATTENDING, _ATTENTION),
+    "entropy.attention_with_stats.AttentionWithStatsMemory": (
+        ("synops", "torch", "eager"),
+        ("1x16x2048x64",),
     ),
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),

@@ -28,6 +28,12 @@ LAYERS = [
 
 # Files beside the ops of a family, each with what it is.
 HELPERS = {
+    "csrc/entropy/attention_gradients.cpp",  # the backward of attention_with_stats on tensors
+    "kernels/entropy/attention_backward.py",  # its gradients
+    "kernels/entropy/attention_tile.py",  # the scores that both compute
+    "tests/entropy/test_attention_errors.py",  # what it refuses, also as raw ops
+    "tests/entropy/test_attention_transforms.py",  # compile, export, vmap, opcheck
+    "tests/entropy/test_attention_triton.py",  # its Triton kernels, in the interpreter
     "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
     "csrc/entropy/linear_token_stats_gradients.cpp",  # its backward
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share

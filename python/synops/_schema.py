@@ -96,6 +96,20 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " -> (Tensor, Tensor, Tensor)",
             ),
         ),
+        "attention_with_stats": Stem(
+            "op",
+            (
+                "attention_with_stats(Tensor query, Tensor key, Tensor value, Tensor? attn_mask,"
+                " bool is_causal, SymInt window, float scale, int stats)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "attention_with_stats_backward(Tensor? grad_output, Tensor? grad_lse,"
+                " Tensor? grad_entropy, Tensor? grad_varentropy, Tensor query, Tensor key,"
+                " Tensor value, Tensor? attn_mask, Tensor output, Tensor lse, Tensor entropy,"
+                " Tensor varentropy, bool is_causal, SymInt window, float scale, bool need_query,"
+                " bool need_key, bool need_value) -> (Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "attention_pick": Stem("composite"),
     },
 }
 

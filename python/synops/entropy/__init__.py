@@ -1,5 +1,7 @@
 """Entropy: statistics of softmaxes that nobody has to materialise, and losses that use them."""
 
+from ._attention_pick import attention_pick
+from ._attention_with_stats import attention_with_stats
 from ._bnpo_advantage import bnpo_advantage
 from ._covariance_select import covariance_select
 from ._linear_token_stats import linear_token_stats
@@ -10,6 +12,8 @@ from ._token_stats import token_stats
 __all__ = [
     "PolicyMetrics",
     "Stats",
+    "attention_pick",
+    "attention_with_stats",
     "bnpo_advantage",
     "covariance_select",
     "linear_token_stats",

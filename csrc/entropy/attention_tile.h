@@ -1,0 +1,195 @@
+// Tiles of attention scores: packing, the product of small blocks, and masks. Included by .inc
+// files only.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "common/exponential.h"
+#include "entropy/attention_with_stats.h"
+
+namespace synops::CPU_CAPABILITY {
+
+// Of the sums that a product keeps in registers: 6 x 4 vectors of 32 registers (AVX-512), 6 x 2 of
+// 16. 24 multiply-adds to 10 loads, so that operands may lie in the L2.
+#if defined(CPU_CAPABILITY_AVX512)
+constexpr int kTileVectors = 4;
+#else
+constexpr int kTileVectors = 2;
+#endif
+template <class A>
+constexpr int64_t kPanel = kTileVectors * kLanes<A>;  // keys
+
+template <class A>
+constexpr A kNever = -std::numeric_limits<A>::infinity();
+
+// c (R x C vectors) = a b, or c + a b: n terms; a[r, k] at r * row + k * step, rows of b and c ldb
+// and ldc apart.
+template <int R, int C, class A>
+inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const A* b, int64_t ldb,
+                         A* c, int64_t ldc, bool add) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sum[R][C];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < C; ++v) sum[r][v] = add ? Vec<A>::loadu(c + r * ldc + v * L) : Vec<A>(A(0));
+  for (int64_t k = 0; k < n; ++k) {
+    Vec<A> right[C];
+#pragma GCC unroll 4
+    for (int v = 0; v < C; ++v) right[v] = Vec<A>::loadu(b + k * ldb + v * L);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const Vec<A> left(a[r * row + k * step]);
+#pragma GCC unroll 4
+      for (int v = 0; v < C; ++v) sum[r][v] = at::vec::fmadd(left, right[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < C; ++v) sum[r][v].store(c + r * ldc + v * L);
+}
+
+// The same for C vectors and at most kGroupRows rows.
+template <int C, class A>
+inline void group_product(int64_t rows, int64_t n, const A* a, int64_t row, int64_t step,
+                          const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  if (rows == 6) return tile_product<6, C>(n, a, row, step, b, ldb, c, ldc, add);
+  int64_t r = 0;
+  if (rows - r >= 4) {
+    tile_product<4, C>(n, a, row, step, b, ldb, c, ldc, add);
+    r = 4;
+  }
+  if (rows - r >= 2) {
+    tile_product<2, C>(n, a + r * row, row, step, b, ldb, c + r * ldc, ldc, add);
+    r += 2;
+  }
+  if (rows - r >= 1) tile_product<1, C>(n, a + r * row, row, step, b, ldb, c + r * ldc, ldc, add);
+}
+
+// The same for `size` columns, which are rounded up to vectors.
+template <class A>
+inline void wide_product(int64_t rows, int64_t size, int64_t n, const A* a, int64_t row,
+                         int64_t step, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  constexpr int L = kLanes<A>;
+  int64_t at = 0;
+  for (; at + (kTileVectors - 1) * L < size; at += kTileVectors * L)
+    group_product<kTileVectors>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
+  if constexpr (kTileVectors == 4)
+    for (; at + L < size; at += 2 * L)
+      group_product<2>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
+  for (; at < size; at += L) group_product<1>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
+}
+
+// out[i * ld + d] = rows[i, d] * scale, zeros behind size.
+template <class A, class T>
+inline void copy_rows(const T* rows, int64_t row, int64_t size, int64_t count, A scale, A* out,
+                      int64_t ld) {
+  constexpr int L = kLanes<A>;
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t d = 0; d < ld; d += L) {
+      const int64_t inside = std::clamp<int64_t>(size - d, 0, L);
+      const Vec<A> x = inside > 0 ? load<A>(rows + i * row + d, inside) : Vec<A>(A(0));
+      (x * Vec<A>(scale)).store(out + i * ld + d);
+    }
+}
+
+// Keys [j0, j1) turned, panel by panel; zeros behind the last.
+template <class T, class A = Acc<T>>
+void turn_panels(const T* rows, int64_t ld, int64_t size, int64_t j0, int64_t j1, A* panels) {
+  constexpr int L = kLanes<A>;
+  for (int64_t j = j0; j < pad_to(j1, kPadKeys); j += L) {
+    A* out = panels + j / kPanel<A> * kPanel<A> * size + j % kPanel<A>;
+    for (int64_t d = 0; d < size; d += L) {
+      const int64_t inside = std::min<int64_t>(L, size - d);
+      Vec<A> v[L];
+      for (int k = 0; k < L; ++k)
+        v[k] = j + k < j1 ? load<A>(rows + (j + k) * ld + d, inside) : Vec<A>(A(0));
+      transpose_lanes<A>(v);
+      for (int64_t k = 0; k < inside; ++k) v[k].store(out + (d + k) * kPanel<A>);
+    }
+  }
+}
+
+// scores[r * ld + c] of `columns`, whole panels, relative to the first key of `panels`.
+template <class A>
+inline void score_panels(int64_t rows, const A* q, int64_t ldq, int64_t size, const A* panels,
+                         Range columns, A* scores, int64_t ld) {
+  for (int64_t c = columns.begin; c < columns.end; c += kPanel<A>)
+    group_product<kTileVectors>(rows, size, q, ldq, 1, panels + c * size, kPanel<A>, scores + c, ld,
+                                false);
+}
+
+// The panels of [first_key, ...) that hold keys of `keys`, relative to first_key.
+template <class A>
+inline Range panels_of(Range keys, int64_t first_key) {
+  const int64_t begin = std::clamp<int64_t>(keys.begin - first_key, 0, kBlockKeys);
+  const int64_t end = std::clamp<int64_t>(keys.end - first_key, 0, kBlockKeys);
+  if (begin >= end) return {0, 0};
+  return {begin / kPanel<A> * kPanel<A>, pad_to(end, kPanel<A>)};
+}
+
+template <class A, class M>
+inline void add_mask(const M* mask, int64_t stride, int64_t count, A* scores) {
+  if (stride == 1) {
+    for (int64_t j = 0; j < count; ++j) scores[j] += static_cast<A>(mask[j]);
+  } else {
+    for (int64_t j = 0; j < count; ++j) scores[j] += static_cast<A>(mask[j * stride]);
+  }
+}
+
+// -inf where row i must not look, what the mask adds elsewhere; scores of `columns` from first_key.
+template <class A>
+inline void mask_row(const Attention& a, int64_t b, int64_t h, int64_t i, int64_t first_key,
+                     Range columns, A* scores) {
+  const Range keys = a.keys_of(i);
+  const int64_t begin = std::clamp(keys.begin - first_key, columns.begin, columns.end);
+  const int64_t end = std::clamp(keys.end - first_key, begin, columns.end);
+  std::fill(scores + columns.begin, scores + begin, kNever<A>);
+  std::fill(scores + end, scores + columns.end, kNever<A>);
+  const AttentionMask& m = a.mask;
+  if (m.data == nullptr || begin == end) return;
+  const int64_t at = b * m.batch + h * m.head + i * m.row + (first_key + begin) * m.key;
+  if (!m.boolean) {
+    visit_dtype(m.dtype, [&](auto t) {
+      const auto* mask = static_cast<const decltype(t)*>(m.data) + at;
+      add_mask(mask, m.key, end - begin, scores + begin);
+    });
+    return;
+  }
+  const uint8_t* keep = static_cast<const uint8_t*>(m.data) + at;
+  A* s = scores + begin;
+  if (m.key == 1) {
+    for (int64_t j = 0; j < end - begin; ++j) s[j] = keep[j] != 0 ? s[j] : kNever<A>;
+  } else {
+    for (int64_t j = 0; j < end - begin; ++j) s[j] = keep[j * m.key] != 0 ? s[j] : kNever<A>;
+  }
+}
+
+template <class A>
+inline A sum_of(const Vec<A>& v) {
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>) return _mm512_reduce_add_ps(v);
+#endif
+  A lanes[kLanes<A>];
+  v.store(lanes);
+  for (int width = kLanes<A> / 2; width > 0; width /= 2)
+    for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+  return lanes[0];
+}
+
+// NaN, or not, where one lane is: the sums show it anyway.
+template <class A>
+inline A largest_of(const Vec<A>& v) {
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>) return _mm512_reduce_max_ps(v);
+#endif
+  A lanes[kLanes<A>];
+  v.store(lanes);
+  for (int width = kLanes<A> / 2; width > 0; width /= 2)
+    for (int k = 0; k < width; ++k) lanes[k] = std::max(lanes[k], lanes[k + width]);
+  return lanes[0];
+}
+
+}  // namespace synops::CPU_CAPABILITY

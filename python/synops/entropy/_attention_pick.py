@@ -1,0 +1,101 @@
+"""attention_pick: single probabilities of an attention whose lse is known."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .._check import check_device, check_float, check_like, check_tensor, dtype_name, fail
+from .._library import traced
+
+_NAME = "attention_pick"
+
+
+def attention_pick(
+    query: Tensor, key: Tensor, lse: Tensor, index: Tensor, *, scale: float | None = None
+) -> Tensor:
+    r"""Probabilities of an attention at given keys, without the N x M matrix.
+
+    .. math:: p_{ir} = \exp(s\, q_i \cdot k_{\text{index}_{ir}} - \text{lse}_i)
+
+    Same values as ``softmax(scale * q @ k.mT + mask).gather(-1, index)``, from the ``lse`` of
+    :func:`attention_with_stats` on the same query, key, scale and mask: O(N R D) work, O(N D)
+    memory a column of ``index`` (and that R times where gradients are needed). Previous-token,
+    induction and sink scores of a head are means of such columns. Gradients to query, key and lse,
+    to any order; that of lse goes on through :func:`attention_with_stats`.
+
+    Args:
+        query: ``(B, H, N, D)``, float32, float64, bfloat16 or float16.
+        key: ``(B, Hkv, M, D)``, dtype of ``query``; Hkv divides H.
+        lse: ``(B, H, N)``, float32 (float64 for float64).
+        index: ``(N, R)`` or ``(B, H, N, R)``, int64, below M. Negative: the result is 0. The mask
+            is not known here, so a key that the row could not see must be negative; so must one
+            whose score the mask changed.
+        scale: of the scores; default ``1 / sqrt(D)``.
+
+    Returns:
+        ``(B, H, N, R)``, dtype of ``lse``; 0 where ``lse`` is -inf.
+
+    Raises:
+        TypeError: not tensors, or dtypes that do not fit.
+        ValueError: a shape or device does not fit.
+        IndexError: an index is M or more (on the CPU; elsewhere torch's own assertion).
+    """
+    _check_args(query, key, lse, index)
+    b, heads, rows, size = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads if kv_heads else 1
+    scale = 1 / math.sqrt(size) if scale is None else scale
+    q = (query.to(lse.dtype) * scale).unflatten(1, (kv_heads, group))
+    lse = lse.unflatten(1, (kv_heads, group))
+    columns = []
+    for column in index.unbind(-1):
+        at = column.clamp(min=0)
+        if index.dim() == 2:
+            k = key.index_select(2, at)[:, :, None]
+        else:
+            at = at.unflatten(1, (kv_heads, group))[..., None].expand(-1, -1, -1, -1, size)
+            k = key[:, :, None].expand(-1, -1, group, -1, -1).gather(3, at)
+            column = column.unflatten(1, (kv_heads, group))
+        score = (q * k.to(lse.dtype)).sum(-1)
+        kept = (column >= 0) & (lse > -torch.inf)
+        # the exponent, not the power: a power that is dropped may be inf, and inf * 0 is NaN
+        columns.append(torch.where(kept, score - lse, -torch.inf).exp())
+    if not columns:
+        return lse.new_empty(b, heads, rows, 0)
+    return torch.stack(columns, -1).flatten(1, 2)
+
+
+def _check_args(query: Tensor, key: Tensor, lse: Tensor, index: Tensor) -> None:
+    check_float(_NAME, "query", query)
+    check_like(_NAME, "key", key, query, "query")
+    for name, t in (("query", query), ("key", key)):
+        if t.dim() != 4:
+            rule = "have 4 dimensions (batch, heads, rows, size)"
+            fail(ValueError, _NAME, name, rule, tuple(t.shape))
+    b, heads, rows, size = query.shape
+    kv_heads, keys = key.shape[1:3]
+    if key.shape[0] != b or key.shape[3] != size:
+        rule = f"have shape (B, Hkv, M, D) = ({b}, Hkv, M, {size})"
+        fail(ValueError, _NAME, "key", rule, tuple(key.shape))
+    if heads != kv_heads and (kv_heads == 0 or heads % kv_heads):
+        fail(ValueError, _NAME, "key", f"have heads that divide those of query ({heads})", kv_heads)
+    check_tensor(_NAME, "lse", lse)
+    check_device(_NAME, "lse", lse, query, "query")
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    if lse.dtype != dtype:
+        fail(TypeError, _NAME, "lse", f"be {dtype_name(dtype)}", dtype_name(lse.dtype))
+    if lse.shape != (b, heads, rows):
+        rule = f"have shape (B, H, N) = {(b, heads, rows)}"
+        fail(ValueError, _NAME, "lse", rule, tuple(lse.shape))
+    check_tensor(_NAME, "index", index)
+    check_device(_NAME, "index", index, query, "query")
+    if index.dtype != torch.int64:
+        fail(TypeError, _NAME, "index", "be int64", dtype_name(index.dtype))
+    if index.shape[:-1] not in ((rows,), (b, heads, rows)):
+        rule = f"have shape (N, R) = ({rows}, R) or (B, H, N, R) = ({b}, {heads}, {rows}, R)"
+        fail(ValueError, _NAME, "index", rule, tuple(index.shape))
+    if index.numel() and index.is_cpu and not traced(index) and int(index.max()) >= keys:
+        fail(IndexError, _NAME, "index", f"be below M = {keys}", int(index.max()))
