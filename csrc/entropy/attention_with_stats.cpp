@@ -35,6 +35,17 @@ void receive(const Attention& a, const PackedHeads& panels, const Tensor& lse,
              });
 }
 
+int64_t panel_bytes(const Attention& a) {
+  return pad_to(a.keys, kPadKeys) * a.size * a.acc_bytes();
+}
+
+// Keys are turned where they are read, so that they stay in a core's cache: by blocks, where one
+// block of rows reads a head (1 to 16 rows of 2048 keys take a quarter less), and by heads, where
+// there are enough of them to share out, and small ones.
+bool turned_by_head(const Attention& a) {
+  return a.batch * a.kv_heads >= 16 && panel_bytes(a) <= 256 * 1024;
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_with_stats(
     const Tensor& query_in, const Tensor& key_in, const Tensor& value_in,
     const std::optional<Tensor>& attn_mask, bool is_causal, int64_t window, double scale,
@@ -54,30 +65,44 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_with_stats(
   const int64_t heads = a.batch * a.heads, blocks = blocks_of(a.rows, kBlockRows);
   if (heads > 0) {
     const AttentionKernels& k = attention_kernels();
-    // Where nobody else reads a key head, its keys are turned by who does, and stay in its cache: 1
-    // to 16 rows of 2048 keys take a quarter less.
-    const bool alone = blocks <= 1 && a.heads == a.kv_heads;
+    const bool alone = !received && blocks <= 1 && a.heads == a.kv_heads;
+    const bool by_head = !received && !alone && turned_by_head(a);
     const PackedHeads panels(
-        a, a.key, a.size,
-        alone && !received ? PackedHeads::Form::kNone : PackedHeads::Form::kPanels);
+        a, a.key, a.size, alone || by_head ? PackedHeads::Form::kNone : PackedHeads::Form::kPanels);
     const PackedHeads values(a, a.value, a.value_size, PackedHeads::Form::kRows);
+    const int64_t group = a.heads / a.kv_heads;
     const int64_t row_bytes = a.value_size * static_cast<int64_t>(bytes_of(a.dtype));
     const auto head_of = [&](const Tensor& t, int64_t head, bool asked) {
       return row_of(data_of(t, asked), head * a.rows, a.acc_bytes());
     };
-    take_items(heads * blocks, heads * a.rows * a.keys * (a.size + a.value_size), forward_room(a),
-               [&](int64_t item, void* room) {
-                 // The last blocks of a head first: causal, they have the most keys.
-                 const int64_t head = item / blocks, i = (blocks - 1 - item % blocks) * kBlockRows;
-                 const int64_t b = head / a.heads, h = head % a.heads;
-                 const int64_t kv_head = h / (a.heads / a.kv_heads);
-                 const AttentionOutput o{
-                     row_of(output.mutable_data_ptr(), head * a.rows, row_bytes),
-                     head_of(of[0], head, true), head_of(of[1], head, entropy),
-                     head_of(of[2], head, varentropy), head_of(of[3], head, max_prob)};
-                 k.forward(a, alone ? nullptr : panels.panels(b, kv_head), values.rows(b, kv_head),
-                           b, h, i, std::min(a.rows, i + kBlockRows), o, room);
-               });
+    const auto run = [&](int64_t head, int64_t block, const void* turned, void* room) {
+      const int64_t b = head / a.heads, h = head % a.heads, i = block * kBlockRows;
+      const AttentionOutput o{row_of(output.mutable_data_ptr(), head * a.rows, row_bytes),
+                              head_of(of[0], head, true), head_of(of[1], head, entropy),
+                              head_of(of[2], head, varentropy), head_of(of[3], head, max_prob)};
+      k.forward(a, turned, values.rows(b, h / group), b, h, i, std::min(a.rows, i + kBlockRows), o,
+                room);
+    };
+    const int64_t work = heads * a.rows * a.keys * (a.size + a.value_size);
+    // The last blocks of a head first: causal, they have the most keys.
+    if (by_head) {
+      take_items(a.batch * a.kv_heads, work, forward_room(a) + panel_bytes(a),
+                 [&](int64_t item, void* room) {
+                   void* turned = row_of(room, forward_room(a), 1);
+                   const int64_t at = a.key.at(item / a.kv_heads, item % a.kv_heads, 0);
+                   const char* from = static_cast<const char*>(a.key.data) +
+                                      at * static_cast<int64_t>(bytes_of(a.dtype));
+                   k.pack_panels(a.dtype, from, a.key.row, a.size, 0, a.keys, turned);
+                   for (int64_t head = item * group; head < (item + 1) * group; ++head)
+                     for (int64_t block = blocks - 1; block >= 0; --block)
+                       run(head, block, turned, room);
+                 });
+    } else {
+      take_items(heads * blocks, work, forward_room(a), [&](int64_t item, void* room) {
+        const int64_t head = item / blocks, b = head / a.heads, kv_head = head % a.heads / group;
+        run(head, blocks - 1 - item % blocks, alone ? nullptr : panels.panels(b, kv_head), room);
+      });
+    }
     if (received) receive(a, panels, of[0], of[4]);
   }
   return {output, of[0], of[1], of[2], of[3], of[4]};

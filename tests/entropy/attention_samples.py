@@ -52,6 +52,7 @@ CASES = {
     "window of one": Case((1, 1, 1, 30, 30, 16, 16), {"window": 1}),
     "largest heads": Case((1, 2, 1, 13, 70, 256, 256), {"is_causal": True}),
     "128 and 8": Case((1, 2, 2, 13, 70, 128, 8)),
+    "many heads": Case((4, 8, 4, 100, 70, 16, 16), {"is_causal": True}),
     "mask of all": Case((2, 2, 1, 13, 70, 16, 16), {}, _bools(2, 2, 13, 70)),
     "mask of keys": Case((2, 2, 1, 13, 300, 16, 16), {}, _bools(2, 1, 1, 300)),
     "mask of rows": Case((2, 2, 1, 13, 70, 16, 16), {}, _bools(13, 1)),

@@ -19,6 +19,7 @@ LARGE |= {"causal, fewer keys": (50, 30), "causal, more keys": (20, 70), "one ro
 LARGE |= {"causal window": (70, 70), "window": (40, 90), "window without keys": (70, 20)}
 # These have a mask of that many keys.
 SLOW = {"mask and window": (1, 1, 1, 40, 270, 16, 16), "mask of keys": (2, 1, 1, 13, 300, 16, 16)}
+SLOW |= {"many heads": (1, 2, 1, 20, 20, 16, 16)}
 EVERY_DTYPE = ("blocks and a rest", "causal window", "banned")
 
 

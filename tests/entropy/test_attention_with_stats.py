@@ -183,3 +183,15 @@ def test_memory_is_linear():
         (output.sum() + stats.entropy.sum()).backward()
     sizes = [e.self_cpu_memory_usage for e in profile.events() if e.self_cpu_memory_usage > 0]
     assert 0 < sum(sizes) < 4 * n * n / 10
+
+
+def test_ways_agree():
+    """Keys are turned by heads, blocks or all at once, by how many heads and rows there are and
+    whether ``received`` is asked for: the same bits."""
+    for sizes in ((4, 8, 4, 100, 70, 16, 16), (1, 2, 2, 50, 300, 16, 16)):
+        s = sample(Case(sizes), torch.float32)
+        asked = ("entropy", "received")
+        want, stats = attention_with_stats(*s[:3], enable_gqa=True, stats=asked)
+        got, alone = attention_with_stats(*s[:3], enable_gqa=True)
+        assert torch.equal(got, want)
+        assert torch.equal(alone.entropy, stats.entropy)
