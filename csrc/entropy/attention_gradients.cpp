@@ -40,9 +40,9 @@ std::optional<Tensor> output_like(const std::optional<Tensor>& t, const Tensor& 
   return unit_rows(*t);
 }
 
-HeadRows at_head(const std::optional<Tensor>& t, int64_t b, int64_t h, const Attention& a) {
+AttentionRows at_head(const std::optional<Tensor>& t, int64_t b, int64_t h, const Attention& a) {
   if (!t.has_value()) return {};
-  HeadRows rows = head_rows(*t);
+  AttentionRows rows = head_rows(*t);
   rows.data = static_cast<const char*>(rows.data) +
               rows.at(b, h, 0) * static_cast<int64_t>(bytes_of(a.dtype));
   rows.batch = rows.head = 0;

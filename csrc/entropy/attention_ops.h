@@ -23,7 +23,7 @@ inline Tensor unit_rows(const Tensor& t) {
   return t.size(3) <= 1 || t.stride(3) == 1 ? t : torch::stable::contiguous(t);
 }
 
-inline HeadRows head_rows(const Tensor& t) {
+inline AttentionRows head_rows(const Tensor& t) {
   return {t.const_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
@@ -50,14 +50,14 @@ void take_items(int64_t items, int64_t work, int64_t bytes, F&& f) {
 class PackedHeads {
  public:
   enum class Form { kPanels, kRows, kNone };
-  PackedHeads(const Attention& a, const HeadRows& rows, int64_t size, Form form);
+  PackedHeads(const Attention& a, const AttentionRows& rows, int64_t size, Form form);
   const void* panels(int64_t b, int64_t kv_head) const { return at(b * a_.kv_heads + kv_head); }
   PackedRows rows(int64_t b, int64_t kv_head) const;
 
  private:
   void* at(int64_t head) const { return static_cast<char*>(packed_.data()) + head * head_bytes_; }
   const Attention& a_;
-  const HeadRows rows_;
+  const AttentionRows rows_;
   const bool direct_;  // read from where they are
   const int64_t size_, head_bytes_;
   Scratch packed_;

@@ -164,7 +164,7 @@ Attention attention_of(const char* op, const Tensor& query, const Tensor& key, c
   return a;
 }
 
-PackedHeads::PackedHeads(const Attention& a, const HeadRows& rows, int64_t size, Form form)
+PackedHeads::PackedHeads(const Attention& a, const AttentionRows& rows, int64_t size, Form form)
     : a_(a),
       rows_(rows),
       direct_(form == Form::kNone ||

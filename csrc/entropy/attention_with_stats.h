@@ -25,7 +25,7 @@ inline int64_t pad_to(int64_t n, int64_t multiple) {
 inline int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
 
 // (batch, heads, rows, size) with a last stride of 1; the others in elements.
-struct HeadRows {
+struct AttentionRows {
   const void* data = nullptr;
   int64_t batch = 0, head = 0, row = 0;
   int64_t at(int64_t b, int64_t h, int64_t i) const { return b * batch + h * head + i * row; }
@@ -47,7 +47,7 @@ struct Range {
 struct Attention {
   DType dtype;
   int64_t batch, heads, kv_heads, rows, keys, size, value_size;
-  HeadRows query, key, value;
+  AttentionRows query, key, value;
   AttentionMask mask;
   bool causal;
   int64_t window;  // -1: none; else at most rows + keys
@@ -86,7 +86,7 @@ struct AttentionOutput {
 
 // What the gradient of one head is made from; null where it does not arrive, or is 0.
 struct AttentionGrads {
-  HeadRows grad_output, output;  // at the head already: batch and head are 0
+  AttentionRows grad_output, output;  // at the head already: batch and head are 0
   const void *lse, *entropy, *varentropy;
   const void *grad_lse, *grad_entropy, *grad_varentropy;
 };

@@ -22,7 +22,7 @@ template <class T>
 struct Rows {
   Rows(int64_t rows, int64_t size, int64_t gap = 0)
       : ld(size + gap), size(size), memory(random<T>(rows == 0 ? 0 : (rows - 1) * ld + size)) {}
-  HeadRows view() const { return {memory.get(), 0, 0, ld}; }
+  AttentionRows view() const { return {memory.get(), 0, 0, ld}; }
   double at(int64_t i, int64_t d) const { return static_cast<double>(memory[i * ld + d]); }
   int64_t ld, size;
   Exact<T> memory;
