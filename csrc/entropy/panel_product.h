@@ -8,8 +8,8 @@
 // bfloat16 with AVX512_BF16 is multiplied in pairs: a word is two neighbours of a row, and packing
 // moves words of 32 bits without looking at them.
 //
-// In a namespace of its own: other kernel files have a kWidth, too, and sanitize/run.sh compiles all
-// in one.
+// In a namespace of its own: other kernel files have a kWidth, too, and sanitize/run.sh compiles
+// all in one.
 #pragma once
 
 #include <algorithm>
