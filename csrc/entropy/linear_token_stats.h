@@ -51,10 +51,6 @@ struct LinearTokenStatsKernels {
   // group).
   void (*pack_panels)(const HeadRows& rows, bool pairs, int64_t count, int64_t depth, void* out);
   void (*pack_groups)(const HeadRows& rows, bool pairs, int64_t count, int64_t depth, void* out);
-  // `count` columns of `depth` rows, as they are: likewise.
-  void (*column_panels)(const HeadRows& rows, int64_t count, int64_t depth, void* out);
-  void (*column_groups)(const HeadRows& rows, int64_t count, int64_t depth, void* out);
-
   // Adds the logits of a tile to the moments (kMoments, ld) of the tokens in panels [begin, end);
   // `all`: of the first three or of all. picked[token] = the logit of the label where it is of this
   // tile; labels may be null.
@@ -67,22 +63,6 @@ struct LinearTokenStatsKernels {
   void (*logit_gradient)(DType dtype, bool pairs, const HeadTile& tile, const HeadPanels& hidden,
                          int64_t begin, int64_t end, double temperature, const int64_t* labels,
                          const void* coefficients, int64_t ld, void* grad, int64_t stride);
-  // out[row, columns] = sum over tokens of grad * hidden, for column panels [begin, end); out
-  // (rows, features) in dtype.
-  void (*weight_gradient)(DType dtype, const void* grad, int64_t stride, int64_t rows,
-                          const HeadPanels& columns, int64_t begin, int64_t end, int64_t features,
-                          void* out);
-  // out[row] = sum over tokens of grad, in dtype.
-  void (*bias_gradient)(DType dtype, const void* grad, int64_t stride, int64_t rows, int64_t tokens,
-                        void* out);
-  // sums[panel][column][token] (+)= sum over `rows` of grad * weight, for panels [begin, end) and
-  // `count` columns from `first` on; sums (panels, features, width).
-  void (*hidden_gradient)(DType dtype, const void* grad, int64_t stride, int64_t rows,
-                          const void* groups, int64_t first, int64_t count, int64_t features,
-                          int64_t begin, int64_t end, bool accumulate, void* sums);
-  // Rows of `out` (tokens, features) from such sums.
-  void (*write_panels)(DType dtype, const void* sums, int64_t features, int64_t tokens,
-                       int64_t begin, int64_t end, void* out);
 };
 
 SYNOPS_KERNELS(LinearTokenStatsKernels, linear_token_stats)

@@ -4,6 +4,8 @@
 // a large vocabulary; from there they go to the gradients of their rows of the weight, whole, and
 // are added to that of the input. Three products for the two that autograd would do on kept logits.
 // Every number is one thread's, in one order: the same bits on any number of threads.
+#include "entropy/linear_token_stats_gradients.h"
+
 #include "entropy/head.h"
 
 namespace synops {
@@ -106,7 +108,7 @@ class Gradients {
     }
     if (need_hidden_)
       split(h_.panels, threads_, [&](int64_t begin, int64_t end) {
-        h_.k.write_panels(h_.dtype, sums_, h_.features, h_.tokens, begin, end, hidden.data_ptr());
+        k_.write_panels(h_.dtype, sums_, h_.features, h_.tokens, begin, end, hidden.data_ptr());
       });
   }
 
@@ -131,8 +133,8 @@ class Gradients {
       const int64_t last = std::min(end * h_.width, h_.features);
       HeadRows rows = h_.hidden_rows(0);
       rows.data = static_cast<const char*>(rows.data) + begin * h_.width * bytes_;
-      h_.k.column_panels(rows, last - begin * h_.width, h_.tokens,
-                         static_cast<char*>(out) + begin * h_.width * h_.tokens * h_.acc_bytes);
+      k_.column_panels(rows, last - begin * h_.width, h_.tokens,
+                       static_cast<char*>(out) + begin * h_.width * h_.tokens * h_.acc_bytes);
     });
   }
 
@@ -153,12 +155,12 @@ class Gradients {
     split_group(tiles, chunks, threads_, [&](int64_t tile, int64_t chunk) {
       const int64_t row = (first + tile) * h_.tile_rows, count = rows_of_tiles(first + tile, 1);
       if (need_weight_)
-        h_.k.weight_gradient(h_.dtype, grad_of(tile), stride_, count, columns_,
-                             panels * chunk / chunks, panels * (chunk + 1) / chunks, h_.features,
-                             static_cast<char*>(weight.data_ptr()) + row * h_.features * bytes_);
+        k_.weight_gradient(h_.dtype, grad_of(tile), stride_, count, columns_,
+                           panels * chunk / chunks, panels * (chunk + 1) / chunks, h_.features,
+                           static_cast<char*>(weight.data_ptr()) + row * h_.features * bytes_);
       if (need_bias_ && chunk == 0)
-        h_.k.bias_gradient(h_.dtype, grad_of(tile), stride_, count, h_.tokens,
-                           static_cast<char*>(bias.data_ptr()) + row * bytes_);
+        k_.bias_gradient(h_.dtype, grad_of(tile), stride_, count, h_.tokens,
+                         static_cast<char*>(bias.data_ptr()) + row * bytes_);
     });
   }
 
@@ -169,14 +171,15 @@ class Gradients {
     split_group(strips, chunks, threads_, [&](int64_t strip, int64_t chunk) {
       const int64_t column = strip * wide, count = std::min(wide, h_.features - column);
       Scratch room(h_.packed_bytes(count, group_, rows));
-      h_.k.column_groups(h_.weight_rows(first, column), count, rows, room.data());
-      h_.k.hidden_gradient(h_.dtype, grad_, stride_, rows, room.data(), column, count, h_.features,
-                           h_.panels * chunk / chunks, h_.panels * (chunk + 1) / chunks, accumulate,
-                           sums_);
+      k_.column_groups(h_.weight_rows(first, column), count, rows, room.data());
+      k_.hidden_gradient(h_.dtype, grad_, stride_, rows, room.data(), column, count, h_.features,
+                         h_.panels * chunk / chunks, h_.panels * (chunk + 1) / chunks, accumulate,
+                         sums_);
     });
   }
 
   const Head& h_;
+  const HeadGradientKernels& k_ = linear_token_stats_gradients_kernels();
   const int64_t group_, bytes_, stride_;
   const bool need_hidden_, need_weight_, need_bias_;
   const int64_t threads_;

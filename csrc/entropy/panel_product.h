@@ -7,11 +7,17 @@
 //
 // bfloat16 with AVX512_BF16 is multiplied in pairs: a word is two neighbours of a row, and packing
 // moves words of 32 bits without looking at them.
+//
+// In a namespace of its own: other kernel files have a kWidth, too, and sanitize/run.sh compiles
+// all in one.
 #pragma once
 
-#include "common/vec.h"
+#include <algorithm>
 
-namespace synops::CPU_CAPABILITY {
+#include "common/vec.h"
+#include "entropy/linear_token_stats.h"
+
+namespace synops::CPU_CAPABILITY::head {
 
 // Sums and operands fit the registers: 28 of 32, or 12 of 16 (and there, vectors of the portable
 // set are two registers each).
@@ -35,6 +41,29 @@ inline bool has_pairs() {
 #else
   return false;
 #endif
+}
+
+// f with the number of vectors that `tokens` fill.
+template <class A, class F>
+inline void for_vectors(int64_t tokens, F&& f) {
+  if (kColumns == 1 || tokens > kLanes<A>)
+    f(std::integral_constant<int, kColumns>{});
+  else
+    f(std::integral_constant<int, 1>{});
+}
+
+template <class A, int C>
+inline void clear(Vec<A> (&sum)[kRows][C]) {
+#pragma GCC unroll 14
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int c = 0; c < C; ++c) sum[r][c] = Vec<A>(A(0));
+}
+
+// f(const T* data) for some rows.
+template <class F>
+void visit_rows(const HeadRows& rows, F&& f) {
+  visit_dtype(rows.dtype, [&](auto t) { f(static_cast<const decltype(t)*>(rows.data)); });
 }
 
 // `count` words of a row from word k on.
@@ -168,4 +197,4 @@ __attribute__((target("avx512bf16"))) void multiply_pairs(const float* rows, con
 }
 #endif
 
-}  // namespace synops::CPU_CAPABILITY
+}  // namespace synops::CPU_CAPABILITY::head

@@ -1,8 +1,7 @@
-// The kernels of linear_token_stats.inc against plain loops.
-#include "entropy/linear_token_stats.h"
-
+// The kernels of linear_token_stats.inc and linear_token_stats_gradients.inc against plain loops.
 #include <algorithm>
 
+#include "entropy/linear_token_stats_gradients.h"
 #include "sanitize/checks.h"
 #include "sanitize/samples.h"
 
@@ -115,16 +114,15 @@ void check_logits(const HeadCase<T>& h) {
 }
 
 template <class T>
-void check_products(const HeadCase<T>& h) {
+void check_products(const HeadGradientKernels& k, const HeadCase<T>& h) {
   using A = Acc<T>;
   const int64_t column_panels = up(h.features, h.width) / h.width;
   const Exact<A> columns(column_panels * h.width * h.tokens);
-  h.k.column_panels(h.of(h.hidden), h.features, h.tokens, columns.get());
+  k.column_panels(h.of(h.hidden), h.features, h.tokens, columns.get());
   const Exact<T> to_weight(h.rows * h.features), to_bias(h.rows), to_hidden(h.tokens * h.features);
-  h.k.weight_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows,
-                      {columns.get(), h.tokens, h.tokens}, 0, column_panels, h.features,
-                      to_weight.get());
-  h.k.bias_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, h.tokens, to_bias.get());
+  k.weight_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, {columns.get(), h.tokens, h.tokens},
+                    0, column_panels, h.features, to_weight.get());
+  k.bias_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, h.tokens, to_bias.get());
   for (int64_t v = 0; v < h.rows; ++v) {
     Sum bias;
     for (int64_t t = 0; t < h.tokens; ++t) bias.add(double{h.grad_at(t, v)});
@@ -144,12 +142,12 @@ void check_products(const HeadCase<T>& h) {
       const Exact<A> strip(h.group * h.rows + h.slack);
       HeadRows rows = h.of(h.weight);
       rows.data = static_cast<const T*>(rows.data) + first;
-      h.k.column_groups(rows, count, h.rows, strip.get());
-      h.k.hidden_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, strip.get(), first, count,
-                          h.features, 0, h.padded / h.width, pass > 0, sums.get());
+      k.column_groups(rows, count, h.rows, strip.get());
+      k.hidden_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, strip.get(), first, count,
+                        h.features, 0, h.padded / h.width, pass > 0, sums.get());
     }
-  h.k.write_panels(dtype<T>(), sums.get(), h.features, h.tokens, 0, h.padded / h.width,
-                   to_hidden.get());
+  k.write_panels(dtype<T>(), sums.get(), h.features, h.tokens, 0, h.padded / h.width,
+                 to_hidden.get());
   for (int64_t t = 0; t < h.tokens; ++t)
     for (int64_t f = 0; f < h.features; ++f) {
       Sum sum;
@@ -161,7 +159,8 @@ void check_products(const HeadCase<T>& h) {
 }
 
 template <class T>
-void check_head(const LinearTokenStatsKernels& k, int64_t tokens, int64_t features, int64_t rows) {
+void check_head(const LinearTokenStatsKernels& k, const HeadGradientKernels& gradients,
+                int64_t tokens, int64_t features, int64_t rows) {
   const bool can_pair = dtype<T>() == DType::kBFloat16 && features % 2 == 0 && k.pairs();
   for (const bool pairs : {false, true}) {
     if (pairs && !can_pair) continue;
@@ -170,7 +169,7 @@ void check_head(const LinearTokenStatsKernels& k, int64_t tokens, int64_t featur
         pairs ? ", pairs" : "");
     const HeadCase<T> h(k, tokens, features, rows, pairs);
     check_logits(h);
-    check_products(h);
+    check_products(gradients, h);
   }
 }
 
@@ -186,7 +185,7 @@ void check_linear_token_stats(Isa isa) {
     for (const int64_t tokens : {int64_t{1}, width / 2, width / 2 + 1, width, width + 1})
       for (const int64_t features : {1, 2, 17, 34})
         for (const int64_t rows : {int64_t{1}, group, group + 1, 8 * group})
-          check_head<T>(k, tokens, features, rows);
+          check_head<T>(k, linear_token_stats_gradients_kernels(isa), tokens, features, rows);
   });
 }
 
