@@ -59,7 +59,7 @@ def token_stats_backward(
     grad_lse: Tensor | None,
     grad_collision: Tensor | None,
 ) -> Tensor:
-    """The gradient of the logits, each term as it is in the list of dS of docs/architecture.md."""
+    """The gradient of the logits, term by term (docs/architecture.md, Entropy)."""
     z = _wide(logits)
     log_p, p, _ = _softmax(z / temperature)
     grad = torch.zeros_like(z)
