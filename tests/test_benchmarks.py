@@ -56,7 +56,6 @@ _ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
     "entropy.token_stats.TokenStats": (_TOKEN, _TOKENS),
     "entropy.token_stats.TokenStats2Threads": (_TOKEN, _TOKENS[:3]),
-    "entropy.token_stats.TokenStatsBFloat16": (_TOKEN, _TOKENS[:3]),
     "entropy.linear_token_stats.LinearTokenStats": (
         ("synops", "torch", "compile", "gemm", "cross_entropy"),
         (

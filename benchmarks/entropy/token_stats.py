@@ -73,14 +73,3 @@ class TokenStats2Threads(TokenStats):
 
     cases = TOKENS_THREADED
     threads = 2
-
-
-class TokenStatsBFloat16(TokenStats):
-    """Logits as language models give them."""
-
-    cases = TOKENS_THREADED
-
-    def build(
-        self, impl: str, size: TokenSize, dtype: torch.dtype = torch.bfloat16, device: str = "cpu"
-    ) -> Call:
-        return build(impl, size, dtype, device)
