@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -229,6 +229,27 @@ class Op:
         methods = _methods(forward, backward)
         methods |= {"setup_context": staticmethod(context), "generate_vmap_rule": True}
         return type(f"{self.name}_transformed", (Function,), methods)
+
+
+class _Gradient(TypedDict):
+    setup_context: Callable[..., None]
+    backward: Callable[..., Any]
+
+
+def refused_gradient(name: str) -> _Gradient:
+    """setup_context and backward of an Op ``<name>_backward`` that cannot be differentiated.
+
+    An Op without any would return what has no graph: a gradient of it is missing from the sum of
+    the others without a word.
+    """
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError(
+            f"{name}: double backward is not implemented by the kernels; "
+            "run it under synops.backend('reference')"
+        )
+
+    return {"setup_context": lambda ctx, inputs, output: None, "backward": backward}
 
 
 def _methods(forward: Callable, backward: Callable) -> dict[str, Any]:

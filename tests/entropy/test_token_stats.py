@@ -307,7 +307,7 @@ class TestTransforms:
     def test_second_gradient_is_refused(self):
         x = torch.randn(3, 9, requires_grad=True)
         (g,) = torch.autograd.grad(token_stats(x).entropy.sum(), x, create_graph=True)
-        with pytest.raises(NotImplementedError, match="gradients of gradients"):
+        with pytest.raises(NotImplementedError, match="double backward"):
             g.sum().backward()
 
     def test_forward_mode_is_refused(self):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._bilinear import autocast, autocast_enabled
 from .._check import check_device, check_float, check_like, check_tensor, dtype_name, fail
-from .._library import Op
+from .._library import Op, refused_gradient
 from ._stats import BIT, Stats, mask_of
 
 _NAME = "attention_with_stats"
@@ -209,22 +209,10 @@ def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
     return tuple(t.new_empty(t.shape if need else (0,)) for t, need in pairs)
 
 
-def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
-    pass
-
-
-def _double_backward(ctx: Any, *grads: Any) -> Any:
-    raise NotImplementedError(
-        f"{_NAME}: double backward is not implemented by the kernels; "
-        "run it under synops.backend('reference')"
-    )
-
-
 _op = Op(_NAME, fake=_fake, setup_context=_setup_context, backward=_backward, leading=3)
 _backward_op = Op(
     f"{_NAME}_backward",
     fake=_fake_backward,
-    setup_context=_no_context,
-    backward=_double_backward,
     leading=7,
+    **refused_gradient(_NAME),
 )

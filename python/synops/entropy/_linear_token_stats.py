@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +18,8 @@ from .._check import (
     dtype_name,
     fail,
 )
-from .._library import Op, traced
-from ._stats import BIT, NAMES, Stats, mask_of
+from .._library import Op, refused_gradient
+from ._stats import BIT, NAMES, Stats, asked_for, check_labels, check_temperature
 
 _OP = "linear_token_stats"
 KNOWN = NAMES[:7]  # all but "received", which is of attention
@@ -82,7 +81,7 @@ def _fake_backward(hidden: Tensor, weight: Tensor, *args: Any) -> tuple[Tensor, 
 
 
 _op = Op(_OP, fake=_fake, setup_context=_setup_context, backward=_backward, leading=4)
-_backward_op = Op(f"{_OP}_backward", fake=_fake_backward)
+_backward_op = Op(f"{_OP}_backward", fake=_fake_backward, leading=10, **refused_gradient(_OP))
 
 
 def linear_token_stats(
@@ -145,12 +144,10 @@ def linear_token_stats(
     """
     if autocast_enabled():
         hidden, weight, bias = autocast(hidden, weight, bias)  # type: ignore[assignment]
-    if stats is None:
-        stats = ("entropy",) if labels is None else ("logprob", "entropy")
-    mask = mask_of(_OP, stats, KNOWN)
-    _check_args(hidden, weight, labels, bias, temperature, mask)
+    mask = asked_for(_OP, labels, stats, KNOWN)
+    _check_args(hidden, weight, labels, bias, temperature)
     if labels is not None:
-        _check_labels(labels, weight.shape[0], ignore_index)
+        check_labels(_OP, labels, weight.shape[0], ignore_index)
     rows = hidden if hidden.dim() == 2 else hidden.reshape(-1, hidden.shape[-1])
     flat = labels if labels is None or labels.dim() == 1 else labels.reshape(-1)
     result = _op(
@@ -170,7 +167,6 @@ def _check_args(
     labels: Tensor | None,
     bias: Tensor | None,
     temperature: float,
-    mask: int,
 ) -> None:
     check_float(_OP, "hidden", hidden)
     check_like(_OP, "weight", weight, hidden, "hidden")
@@ -188,20 +184,4 @@ def _check_args(
             fail(TypeError, _OP, "labels", "be int64", dtype_name(labels.dtype))
         check_shape(_OP, "labels", labels, "(...)", tuple(hidden.shape[:-1]))
         check_device(_OP, "labels", labels, hidden, "hidden")
-    elif mask & BIT["logprob"]:
-        fail(ValueError, _OP, "labels", "be given for logprob", None)
-    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-    if not number:
-        fail(TypeError, _OP, "temperature", "be a number", type(temperature).__name__)
-    if not (math.isfinite(temperature) and temperature > 0):
-        fail(ValueError, _OP, "temperature", "be finite and above 0", temperature)
-
-
-def _check_labels(labels: Tensor, classes: int, ignore_index: int) -> None:
-    """On the CPU; on a GPU that would wait for it, and the kernel does not read out of range."""
-    if traced(labels) or not labels.is_cpu or labels.numel() == 0:
-        return
-    low, high = labels.masked_fill(labels == ignore_index, 0).aminmax()
-    if low < 0 or (high >= classes and not (classes == 0 and bool((labels == ignore_index).all()))):
-        rule = f"be in [0, {classes}) or ignore_index ({ignore_index})"
-        fail(IndexError, _OP, "labels", rule, int(low if low < 0 else high))
+    check_temperature(_OP, temperature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_float, dtype_name, fail
-from .._library import Op, traced
-from ._stats import BIT, NAMES, Stats, mask_of
+from .._library import Op, refused_gradient, traced
+from ._stats import BIT, NAMES, Stats, asked_for, check_labels, check_temperature
 
-_KNOWN = NAMES[:7]
+_KNOWN = NAMES[:7]  # all but "received", which is of attention
 _IN_PLACE = 1 << 16  # beside the bits of the statistics: the gradient is written over the logits
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -53,18 +52,10 @@ def _backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
     return _op_backward(logits, *args, backend=ctx.backend), None, None, None, None
 
 
-def _refuse(ctx: Any, *grads: Any) -> Any:
-    raise NotImplementedError(
-        "token_stats: gradients of gradients are not implemented by the kernels; "
-        "run it under synops.backend('reference')"
-    )
-
-
 _op_backward = Op(
     "token_stats_backward",
     fake=lambda logits, *args: logits.new_empty(logits.shape),
-    setup_context=lambda ctx, inputs, output: None,
-    backward=_refuse,
+    **refused_gradient("token_stats"),
 )
 _op_backward_ = Op("token_stats_backward_", fake=lambda logits, *args: None)
 _op = Op("token_stats", fake=_fake, setup_context=_setup, backward=_backward)
@@ -150,39 +141,6 @@ def _three_dimensional(logits: Tensor) -> Tensor:
     while logits.dim() < 3:
         logits = logits.unsqueeze(0)
     return logits
-
-
-def check_labels(op: str, labels: Tensor, size: int, ignore_index: int) -> None:
-    """In [0, size) or ignored; looked at on the CPU, where that costs no synchronisation."""
-    if not labels.is_cpu or not labels.numel() or traced(labels):
-        return
-    low, high = torch.aminmax(labels)
-    if low >= 0 and high < size:
-        return
-    wrong = labels[((labels < 0) | (labels >= size)) & (labels != ignore_index)]
-    if wrong.numel():
-        rule = f"lie in [0, {size}) or be ignore_index ({ignore_index})"
-        fail(IndexError, op, "labels", rule, int(wrong[0]))
-
-
-def check_temperature(op: str, temperature: float) -> None:
-    """A positive, finite number."""
-    if not isinstance(temperature, (int, float)) or isinstance(temperature, bool):
-        fail(TypeError, op, "temperature", "be a number", type(temperature).__name__)
-    if not (temperature > 0 and math.isfinite(temperature)):
-        fail(ValueError, op, "temperature", "be positive and finite", temperature)
-
-
-def asked_for(
-    op: str, labels: Tensor | None, stats: Sequence[str] | str | None, known: Sequence[str]
-) -> int:
-    """The bits of ``stats``, or of what is computed when nothing is said."""
-    if stats is None:
-        return BIT["entropy"] | (BIT["logprob"] if labels is not None else 0)
-    mask = mask_of(op, stats, known)
-    if labels is None and mask & BIT["logprob"]:
-        fail(ValueError, op, "labels", "be given for logprob", None)
-    return mask
 
 
 def _check_args(
