@@ -305,10 +305,13 @@ class TestTransforms:
         assert torch.autograd.gradcheck(f, x, fast_mode=size > 100)
 
     def test_second_gradient_is_refused(self):
+        """Also beside a term that has one, which would hide that this is missing."""
         x = torch.randn(3, 9, requires_grad=True)
-        (g,) = torch.autograd.grad(token_stats(x).entropy.sum(), x, create_graph=True)
-        with pytest.raises(NotImplementedError, match="double backward"):
-            g.sum().backward()
+        for in_place in (False, True):
+            loss = token_stats(x * 2, inplace_backward=in_place).entropy.sum()
+            (g,) = torch.autograd.grad(loss, x, create_graph=True)
+            with pytest.raises(NotImplementedError, match="double backward"):
+                (g * x).sum().backward()
 
     def test_forward_mode_is_refused(self):
         with pytest.raises(NotImplementedError, match="forward-mode AD"):

@@ -44,7 +44,9 @@ def _backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         given[0] = None
     rows = [t if t.numel() or not logits.numel() else None for t in saved]
     args = (labels, temperature, ignore_index, max_logit, max_prob, *rows, *given)
-    if stats & _IN_PLACE and not traced(logits) and logits.stride(-1) == 1:
+    # Under create_graph the gradient has to have a graph, which refuses a second one.
+    in_place = stats & _IN_PLACE and not torch.is_grad_enabled() and not traced(logits)
+    if in_place and logits.stride(-1) == 1:
         # Who else saved the logits, and this node a second time, gets autograd's own error.
         torch.autograd.graph.increment_version(logits)
         _op_backward_(logits, *args, backend=ctx.backend)
@@ -95,7 +97,7 @@ def token_stats(
             :class:`Stats`). Default: logprob and entropy with labels, entropy without.
         inplace_backward: write the gradient over the logits, which nobody reads any more: a buffer
             of their size less. Who reads them after all gets autograd's error. Not for a leaf.
-            Without effect where it is compiled or traced.
+            Without effect under create_graph and where it is compiled or traced.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
             :func:`synops.backend`.
 
