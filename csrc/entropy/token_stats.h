@@ -1,4 +1,5 @@
-// token_stats: the raw-pointer kernels (bodies in token_stats.inc).
+// token_stats: the raw-pointer kernels (bodies in token_stats.inc and
+// token_stats_backward.inc).
 #pragma once
 
 #include <cmath>
@@ -73,6 +74,9 @@ struct TokenStatsKernels {
   void (*short_rows)(DType dtype, const void* logits, int64_t step, int64_t n, int64_t count,
                      double scale, bool all, const Labels& labels, int64_t row,
                      const TokenOutputs& out);
+};
+
+struct TokenStatsGradientKernels {
   // Writes the gradients of a piece to the same piece of `grad`, which may be the logits. Labels
   // that have no probability are ignored ones.
   void (*backward)(DType dtype, const Piece& logits, double scale, const Labels& labels,
@@ -82,5 +86,6 @@ struct TokenStatsKernels {
 constexpr int64_t kShortRow = 256;
 
 SYNOPS_KERNELS(TokenStatsKernels, token_stats)
+SYNOPS_KERNELS(TokenStatsGradientKernels, token_stats_gradient)
 
 }  // namespace synops

@@ -1,4 +1,4 @@
-// The kernels of token_stats.inc against plain loops.
+// The kernels of token_stats.inc and token_stats_backward.inc against plain loops.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -44,7 +44,8 @@ struct Row {
 };
 
 template <class T>
-void check_dtype(const TokenStatsKernels& k, int64_t rows, int64_t n, double scale) {
+void check_dtype(Isa isa, int64_t rows, int64_t n, double scale) {
+  const TokenStatsKernels& k = token_stats_kernels(isa);
   using A = Acc<T>;
   const double tolerance = sizeof(A) == 8 ? 1e-12 : 2e-5;
   const Dense<T> x(rows, n, false, 3);
@@ -101,8 +102,9 @@ void check_dtype(const TokenStatsKernels& k, int64_t rows, int64_t n, double sca
     const auto run = [&](void* to, int64_t step) {
       for (const auto& [from, end] : {std::pair{middle, n}, std::pair{int64_t{0}, middle}})
         if (from < end)
-          k.backward(dtype<T>(), {row(0), x.ld, 0, rows, from, end}, scale,
-                     {counted.get(), kIgnored}, saved, {to, step, 0, rows, from, end});
+          token_stats_gradient_kernels(isa).backward(dtype<T>(), {row(0), x.ld, 0, rows, from, end},
+                                                     scale, {counted.get(), kIgnored}, saved,
+                                                     {to, step, 0, rows, from, end});
     };
     run(grad.memory.get(), grad.ld);
     grad.require_gaps();
@@ -130,15 +132,14 @@ void check_dtype(const TokenStatsKernels& k, int64_t rows, int64_t n, double sca
 }  // namespace
 
 void check_tokens(Isa isa) {
-  const TokenStatsKernels& k = token_stats_kernels(isa);
   // Lanes, the longest row that is turned, blocks and pieces of a row: on and past their edges.
-  for (const int64_t n : {1, 2, 15, 16, 17, 256, 257, 2049, 4500})
+  for (const int64_t n : {1, 2, 15, 16, 17, 64, 65, 256, 257, 2049, 4500})
     for (const int64_t rows : {1, 18})
       for_dtypes([&](auto t) {
         using T = decltype(t);
         say("token_stats: %s, %ld x %ld", name_of(dtype<T>()), static_cast<long>(rows),
             static_cast<long>(n));
-        check_dtype<T>(k, rows, n, 0.7);
+        check_dtype<T>(isa, rows, n, 0.7);
       });
 }
 
