@@ -64,8 +64,10 @@ class TestStructures:
 
 class TestTables:
     def test_names(self):
-        assert tables.names() == ["goals", "peers"]
-        with pytest.raises(ValueError, match="--table must be one of goals, peers, got 'goal'"):
+        assert tables.names() == ["entropy", "goals", "peers"]
+        with pytest.raises(
+            ValueError, match="--table must be one of entropy, goals, peers, got 'goal'"
+        ):
             tables.cells(["goal"], [1])
 
     def test_cells_name_what_exists(self):

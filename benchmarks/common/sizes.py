@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 
 class LinearSize(NamedTuple):
     """A linear layer with a sparse weight."""
@@ -39,6 +41,7 @@ class TokenSize(NamedTuple):
     rows: int
     vocabulary: int
     source: str
+    dtype: torch.dtype = torch.float32
 
     @property
     def work(self) -> int:
@@ -92,6 +95,9 @@ TOKENS: dict[str, TokenSize] = {
     ),
 }
 TOKENS_THREADED = {name: TOKENS[name] for name in ("32x151936", "512x151936", "2048x32000")}
+TOKENS_BFLOAT16 = {
+    f"{name} bf16": size._replace(dtype=torch.bfloat16) for name, size in TOKENS_THREADED.items()
+}
 
 _TABLES = (
     ((128, 1024, 1024), ".2 .1 .05 .02 .01", "unstructured", _MLP),

@@ -2,16 +2,16 @@
 
 A line of a table has
 
-- ``op`` (default sparse.sparse_linear), ``shape``, ``structure`` (default none): with a density
-  they name a case of the op's suite;
+- ``op`` (default sparse.sparse_linear);
+- ``cases``: names of the op's cases, each with a goal; or ``shape`` and ``structure`` (default
+  none), which with a density name a case, and ``goals`` by density;
 - ``mode``: forward or forward_backward;
 - ``against``: another implementation; ``synops_1_thread``, which is synops itself on one thread; or
   ``seconds``, the time of synops by itself;
-- ``goals``: by density, how many times faster than ``against`` synops should be (or the most
-  seconds); null where there is no goal;
 - ``threads``: those it is about (default: all that are measured).
 
-``shape``, ``structure``, ``mode`` and ``against`` may be lists: every combination.
+A goal is how many times faster than ``against`` synops should be (or the most seconds); null where
+there is none. ``shape``, ``structure``, ``mode`` and ``against`` may be lists: every combination.
 """
 
 from __future__ import annotations
@@ -108,10 +108,13 @@ def _combinations(line: dict[str, Any]) -> Iterator[tuple[str, str, str, float |
         value = line.get(name, "unstructured")
         return value if isinstance(value, list) else [value]
 
-    keys = ("shape", "structure", "mode", "against")
-    for shape, structure, mode, against in product(*map(listed, keys)):
-        for density, goal in line["goals"].items():
-            yield case_name(shape, density, structure), mode, against, goal
+    goals = line.get("cases") or {
+        case_name(shape, density, structure): goal
+        for shape, structure in product(listed("shape"), listed("structure"))
+        for density, goal in line["goals"].items()
+    }
+    for (case, goal), mode, against in product(goals.items(), listed("mode"), listed("against")):
+        yield case, mode, against, goal
 
 
 def outcomes(cell: Cell, row: Row) -> list[Outcome]:

@@ -9,7 +9,7 @@ from torch.nn.functional import log_softmax
 from ..common import suite
 from ..common.call import Call
 from ..common.public import public
-from ..common.sizes import TOKENS, TOKENS_THREADED, TokenSize
+from ..common.sizes import TOKENS, TOKENS_BFLOAT16, TOKENS_THREADED, TokenSize
 
 
 def build(impl: str, size: TokenSize, dtype: torch.dtype, device: str) -> Call:
@@ -23,7 +23,8 @@ def build(impl: str, size: TokenSize, dtype: torch.dtype, device: str) -> Call:
     """
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(size.rows, size.vocabulary, generator=generator) * 3
-    logits = logits.to(device, dtype)
+    # "bench" asks for float64 where it wants what is exact, of the same rounded logits
+    logits = logits.to(size.dtype).to(device, size.dtype if dtype == torch.float32 else dtype)
     labels = torch.randint(size.vocabulary, (size.rows,), generator=generator).to(device)
     at = labels.unsqueeze(-1)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -61,6 +62,7 @@ class TokenStats(suite.TrainingSuite):
     op = "entropy.token_stats"
     impls = ("synops", "torch", "compile", "softmax")
     cases = TOKENS
+    table_cases = TOKENS_BFLOAT16
 
     def build(
         self, impl: str, size: TokenSize, dtype: torch.dtype = torch.float32, device: str = "cpu"

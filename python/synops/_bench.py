@@ -39,7 +39,8 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="measure a table of benchmarks/tables against its goals: goals, peers (repeatable)",
+        help="measure a table of benchmarks/tables against its goals: entropy, goals (of sparse), "
+        "peers (repeatable)",
     )
     parser.add_argument("--case", metavar="REGEX", help="only cases that it is found in")
     parser.add_argument(
