@@ -26,8 +26,8 @@ constexpr A kNever = -std::numeric_limits<A>::infinity();
 
 // c (R x C vectors) += a b, or, without kAdd, c = scale a b: n words; a[r, k] at r * row + k *
 // step, rows of b and c ldb and ldc apart.
-template <bool kPairs, bool kAdd, int R, int C, class A>
-inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const A* b, int64_t ldb,
+template <bool kPairs, bool kAdd, int R, int C, class A, class B>
+inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const B* b, int64_t ldb,
                          A* c, int64_t ldc, A scale) {
   constexpr int L = kLanes<A>;
   Vec<A> sum[R][C];
@@ -39,7 +39,7 @@ inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const
   for (int64_t k = 0; k < n; ++k) {
     Vec<A> right[C];
 #pragma GCC unroll 4
-    for (int v = 0; v < C; ++v) right[v] = Vec<A>::loadu(b + k * ldb + v * L);
+    for (int v = 0; v < C; ++v) right[v] = load<A>(b + k * ldb + v * L);
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
       const Vec<A> left(a[r * row + k * step]);
@@ -55,9 +55,9 @@ inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const
 }
 
 // The same for C vectors and at most kGroupRows rows.
-template <bool kPairs, bool kAdd, int C, class A>
+template <bool kPairs, bool kAdd, int C, class A, class B>
 inline void group_product(int64_t rows, int64_t n, const A* a, int64_t row, int64_t step,
-                          const A* b, int64_t ldb, A* c, int64_t ldc, A scale) {
+                          const B* b, int64_t ldb, A* c, int64_t ldc, A scale) {
   const auto some = [&](auto count) {
     tile_product<kPairs, kAdd, decltype(count)::value, C>(n, a, row, step, b, ldb, c, ldc, scale);
     rows -= count, a += count * row, c += count * ldc;
@@ -69,9 +69,9 @@ inline void group_product(int64_t rows, int64_t n, const A* a, int64_t row, int6
 }
 
 // c += a b for `size` columns, which are rounded up to vectors.
-template <bool kPairs, class A>
+template <bool kPairs, class A, class B>
 inline void wide_product(int64_t rows, int64_t size, int64_t n, const A* a, int64_t row,
-                         int64_t step, const A* b, int64_t ldb, A* c, int64_t ldc) {
+                         int64_t step, const B* b, int64_t ldb, A* c, int64_t ldc) {
   constexpr int L = kLanes<A>;
   int64_t at = 0;
   const auto some = [&](auto vectors) {
