@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from ..common.public import public
 
 
 class AttentionSize(NamedTuple):
-    """Self-attention."""
+    """Self-attention, or of rows that come late: then of ``keys``."""
 
     batch: int
     heads: int
@@ -22,18 +23,25 @@ class AttentionSize(NamedTuple):
     size: int
     is_causal: bool
     source: str
+    keys: int | None = None
+
+    @property
+    def key_shape(self) -> tuple[int, ...]:
+        """Of keys and values."""
+        return self.batch, self.heads, self.keys or self.rows, self.size
 
     @property
     def work(self) -> int:
         """Multiply-adds of both products."""
         half = 2 if self.is_causal else 1
-        return 2 * self.batch * self.heads * self.rows**2 * self.size // half
+        return 2 * self.rows * math.prod(self.key_shape) // half
 
 
 _BERT = "batch of 4 at BERT-base's 512 tokens, 16 heads"
 _GPT = "GPT-2 medium's 16 heads at 2048 tokens"
 _LONG = "8 heads at 8192 tokens: memory for scores would be 2 GB"
 _LLAMA = "head size of Llama, 2048 tokens"
+_DECODE = "one new token of Llama 7B"
 _OVERHEAD = "next to no arithmetic: the cost of a call"
 _SIZES = {
     "4x16x512x64": AttentionSize(4, 16, 512, 64, False, _BERT),
@@ -47,6 +55,8 @@ _TABLES = {
     "1x8x8192x64 causal": AttentionSize(1, 8, 8192, 64, True, _LONG),
     "2x8x2048x128": AttentionSize(2, 8, 2048, 128, False, _LLAMA),
     "2x8x2048x128 causal": AttentionSize(2, 8, 2048, 128, True, _LLAMA),
+    "1x32x1x128 of 2048": AttentionSize(1, 32, 1, 128, False, _DECODE, 2048),
+    "1x32x1x128 of 8192": AttentionSize(1, 32, 1, 128, False, _DECODE, 8192),
 }
 
 
@@ -80,10 +90,8 @@ def build(impl: str, size: AttentionSize, dtype: torch.dtype, device: str) -> Ca
     Gradients are those of the output: entropies are made and not used.
     """
     generator = torch.Generator().manual_seed(0)
-    shape = (size.batch, size.heads, size.rows, size.size)
-    inputs = tuple(
-        torch.randn(shape, generator=generator).to(device, dtype) for _ in ("query", "key", "value")
-    )
+    shapes = ((size.batch, size.heads, size.rows, size.size), size.key_shape, size.key_shape)
+    inputs = tuple(torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
     causal = size.is_causal
     if impl == "synops":
         attention = public("entropy.attention_with_stats")
