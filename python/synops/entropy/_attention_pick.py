@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from .._check import check_device, check_float, check_like, check_tensor, dtype_name, fail
+from .._check import (
+    check_device,
+    check_float,
+    check_like,
+    check_shape,
+    check_tensor,
+    dtype_name,
+    fail,
+)
 from .._library import traced
 
 _NAME = "attention_pick"
@@ -43,12 +51,13 @@ def attention_pick(
         ValueError: a shape or device does not fit.
         IndexError: an index is M or more (on the CPU; elsewhere torch's own assertion).
     """
-    _check_args(query, key, lse, index)
+    check_attention(_NAME, query, key, lse)
+    _check_index(index, query, key)
     b, heads, rows, size = query.shape
-    kv_heads = key.shape[1]
+    kv_heads, keys = key.shape[1:3]
     group = heads // kv_heads if kv_heads else 1
     scale = 1 / math.sqrt(size) if scale is None else scale
-    q = (query.to(lse.dtype) * scale).unflatten(1, (kv_heads, group))
+    q = query.to(lse.dtype).unflatten(1, (kv_heads, group))
     lse = lse.unflatten(1, (kv_heads, group))
     columns = []
     for column in index.unbind(-1):
@@ -56,10 +65,12 @@ def attention_pick(
         if index.dim() == 2:
             k = key.index_select(2, at)[:, :, None]
         else:
-            at = at.unflatten(1, (kv_heads, group))[..., None].expand(-1, -1, -1, -1, size)
-            k = key[:, :, None].expand(-1, -1, group, -1, -1).gather(3, at)
+            # whole rows by their number: gather looks up every element, 4 times the time
             column = column.unflatten(1, (kv_heads, group))
-        score = (q * k.to(lse.dtype)).sum(-1)
+            first = keys * torch.arange(b * kv_heads, device=at.device).view(b, kv_heads, 1, 1)
+            number = first + at.unflatten(1, (kv_heads, group))
+            k = key.flatten(0, 2).index_select(0, number.flatten()).view(*number.shape, size)
+        score = scale * (q * k.to(lse.dtype)).sum(-1)
         kept = (column >= 0) & (lse > -torch.inf)
         # the exponent, not the power: a power that is dropped may be inf, and inf * 0 is NaN
         columns.append(torch.where(kept, score - lse, -torch.inf).exp())
@@ -68,28 +79,32 @@ def attention_pick(
     return torch.stack(columns, -1).flatten(1, 2)
 
 
-def _check_args(query: Tensor, key: Tensor, lse: Tensor, index: Tensor) -> None:
-    check_float(_NAME, "query", query)
-    check_like(_NAME, "key", key, query, "query")
+def check_attention(op: str, query: Tensor, key: Tensor, lse: Tensor) -> None:
+    """query (B, H, N, D), key (B, Hkv, M, D) and the lse (B, H, N) of their attention."""
+    check_float(op, "query", query)
+    check_like(op, "key", key, query, "query")
     for name, t in (("query", query), ("key", key)):
         if t.dim() != 4:
             rule = "have 4 dimensions (batch, heads, rows, size)"
-            fail(ValueError, _NAME, name, rule, tuple(t.shape))
+            fail(ValueError, op, name, rule, tuple(t.shape))
     b, heads, rows, size = query.shape
-    kv_heads, keys = key.shape[1:3]
+    kv_heads = key.shape[1]
     if key.shape[0] != b or key.shape[3] != size:
         rule = f"have shape (B, Hkv, M, D) = ({b}, Hkv, M, {size})"
-        fail(ValueError, _NAME, "key", rule, tuple(key.shape))
+        fail(ValueError, op, "key", rule, tuple(key.shape))
     if heads != kv_heads and (kv_heads == 0 or heads % kv_heads):
-        fail(ValueError, _NAME, "key", f"have heads that divide those of query ({heads})", kv_heads)
-    check_tensor(_NAME, "lse", lse)
-    check_device(_NAME, "lse", lse, query, "query")
+        fail(ValueError, op, "key", f"have heads that divide those of query ({heads})", kv_heads)
+    check_tensor(op, "lse", lse)
+    check_device(op, "lse", lse, query, "query")
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     if lse.dtype != dtype:
-        fail(TypeError, _NAME, "lse", f"be {dtype_name(dtype)}", dtype_name(lse.dtype))
-    if lse.shape != (b, heads, rows):
-        rule = f"have shape (B, H, N) = {(b, heads, rows)}"
-        fail(ValueError, _NAME, "lse", rule, tuple(lse.shape))
+        fail(TypeError, op, "lse", f"be {dtype_name(dtype)}", dtype_name(lse.dtype))
+    check_shape(op, "lse", lse, "(B, H, N)", (b, heads, rows))
+
+
+def _check_index(index: Tensor, query: Tensor, key: Tensor) -> None:
+    b, heads, rows = query.shape[:3]
+    keys = key.shape[2]
     check_tensor(_NAME, "index", index)
     check_device(_NAME, "index", index, query, "query")
     if index.dtype != torch.int64:
