@@ -50,6 +50,7 @@ HELPERS = {
     "kernels/sparse/row_blocks_backward.py",  # its gradients
     "kernels/sparse/sampled.py",  # the value gradient from tiles of the dense one
     "kernels/sparse/slab.py",  # dense operands, batch innermost
+    "python/synops/entropy/_occurrences.py",  # sums of head_scores over all equal tokens before
     "python/synops/entropy/_stats.py",  # names of the statistics, and the tuple of them
     "python/synops/entropy/_steer.py",  # entropy changes and weights of policy_loss
     "python/synops/entropy/_tokens.py",  # checks and sums of tensors with one number a token

@@ -110,6 +110,7 @@ TABLE: dict[str, dict[str, Stem]] = {
             ),
         ),
         "attention_pick": Stem("composite"),
+        "head_scores": Stem("composite"),
     },
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from .._check import (
     fail,
 )
 from .._library import traced
+from ._attention_with_stats import scale_of
 
 _NAME = "attention_pick"
 
@@ -56,7 +55,7 @@ def attention_pick(
     b, heads, rows, size = query.shape
     kv_heads, keys = key.shape[1:3]
     group = heads // kv_heads if kv_heads else 1
-    scale = 1 / math.sqrt(size) if scale is None else scale
+    scale = scale_of(_NAME, scale, query)
     q = query.to(lse.dtype).unflatten(1, (kv_heads, group))
     lse = lse.unflatten(1, (kv_heads, group))
     columns = []
@@ -94,6 +93,8 @@ def check_attention(op: str, query: Tensor, key: Tensor, lse: Tensor) -> None:
         fail(ValueError, op, "key", rule, tuple(key.shape))
     if heads != kv_heads and (kv_heads == 0 or heads % kv_heads):
         fail(ValueError, op, "key", f"have heads that divide those of query ({heads})", kv_heads)
+    if not size:
+        fail(ValueError, op, "query", "have a head size of at least 1", size)
     check_tensor(op, "lse", lse)
     check_device(op, "lse", lse, query, "query")
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32

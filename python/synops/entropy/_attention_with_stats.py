@@ -80,19 +80,12 @@ def attention_with_stats(
         query, key, value = autocast(query, key, value)  # type: ignore[assignment]
     _check_args(query, key, value, attn_mask, is_causal, enable_gqa)
     bits = mask_of(_NAME, stats, _KNOWN)
-    attn_mask = _mask(attn_mask, query, key)
-    if scale is None:
-        scale = 1 / math.sqrt(query.shape[3])
-    elif not isinstance(scale, (float, int)):
-        fail(TypeError, _NAME, "scale", "be a number", type(scale).__name__)
-    if window is None:
-        window = -1
-    elif isinstance(window, bool) or not isinstance(window, (int, torch.SymInt)):
-        fail(TypeError, _NAME, "window", "be an int", type(window).__name__)
-    elif window < 1:
-        fail(ValueError, _NAME, "window", "be at least 1", window)
+    attn_mask = mask_of_attention(_NAME, attn_mask, query, key)
+    scale = scale_of(_NAME, scale, query)
+    check_window(_NAME, window)
+    window = -1 if window is None else window
     output, lse, entropy, varentropy, max_prob, received = _op(
-        query, key, value, attn_mask, is_causal, window, float(scale), bits, backend=backend
+        query, key, value, attn_mask, is_causal, window, scale, bits, backend=backend
     )
     return output, Stats(
         entropy=entropy if bits & BIT["entropy"] else None,
@@ -140,22 +133,43 @@ def _check_args(
         fail(ValueError, _NAME, "attn_mask", "be None with is_causal", "both")
 
 
-def _mask(attn_mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
-    """With 4 dimensions and a dtype that the op takes."""
+def scale_of(op: str, scale: float | None, query: Tensor) -> float:
+    """The number that the scores are multiplied by."""
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[3])
+    elif not isinstance(scale, (float, int)):
+        fail(TypeError, op, "scale", "be a number", type(scale).__name__)
+    return float(scale)
+
+
+def check_window(op: str, window: int | None) -> None:
+    """None, or a positive integer."""
+    if window is None:
+        return
+    if isinstance(window, bool) or not isinstance(window, (int, torch.SymInt)):
+        fail(TypeError, op, "window", "be an int", type(window).__name__)
+    if window < 1:
+        fail(ValueError, op, "window", "be at least 1", window)
+
+
+def mask_of_attention(
+    op: str, attn_mask: Tensor | None, query: Tensor, key: Tensor
+) -> Tensor | None:
+    """``attn_mask`` with 4 dimensions and a dtype that the ops take."""
     if attn_mask is None:
         return None
-    check_tensor(_NAME, "attn_mask", attn_mask)
-    check_device(_NAME, "attn_mask", attn_mask, query, "query")
+    check_tensor(op, "attn_mask", attn_mask)
+    check_device(op, "attn_mask", attn_mask, query, "query")
     if attn_mask.dtype not in (torch.bool, query.dtype, torch.float32):
         rule = f"be bool, float32 or have the dtype of query ({dtype_name(query.dtype)})"
-        fail(TypeError, _NAME, "attn_mask", rule, dtype_name(attn_mask.dtype))
+        fail(TypeError, op, "attn_mask", rule, dtype_name(attn_mask.dtype))
     if attn_mask.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError(f"{_NAME}: attn_mask has no gradient here; detach() it")
+        raise NotImplementedError(f"{op}: attn_mask has no gradient here; detach() it")
     shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     ends = zip(reversed(attn_mask.shape), reversed(shape), strict=False)
     if attn_mask.dim() > 4 or any(m not in (1, full) for m, full in ends):
         rule = f"be broadcastable to (B, H, N, M) = {shape}"
-        fail(ValueError, _NAME, "attn_mask", rule, tuple(attn_mask.shape))
+        fail(ValueError, op, "attn_mask", rule, tuple(attn_mask.shape))
     return attn_mask[(None,) * (4 - attn_mask.dim())] if attn_mask.dim() < 4 else attn_mask
 
 
