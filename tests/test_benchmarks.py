@@ -94,6 +94,10 @@ NAMES = {
         ("synops", "torch", "eager"),
         ("1x16x2048x64",),
     ),
+    "entropy.head_scores.HeadScores": (
+        ("synops", "torch", "attention"),
+        ("1x16x2048x64", "1x16x2048x64 zipf", "32x4x48x16"),
+    ),
     "sparse.masked_linear.MaskedLinear": (_MASKED, _LINEAR),
     "sparse.masked_linear.MaskedLinear2Threads": (_MASKED, _LINEAR_THREADED),
     "sparse.masked_linear.MaskedLinearMemory": (("synops", "torch"), _LINEAR_MEMORY),
