@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from bandit import SEEDS, load, train
+from bandit import SEEDS, train
+from example import load
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_the_example_prints_and_plots(tmp_path, capsys):
     pytest.importorskip("rich")
     pytest.importorskip("matplotlib")
     file = tmp_path / "bandit.png"
-    found = load().main(["--steps", "12", "--seeds", "2", "--out", str(file)])
+    found = load("entropy_bandit").main(["--steps", "12", "--seeds", "2", "--out", str(file)])
     assert [len(courses) for courses in found.values()] == [2] * 5
     out = capsys.readouterr().out
     for heading in ("method", "Clip-Cov", "STEER, exact", "step 11", "plot:"):
