@@ -77,8 +77,9 @@ def head_scores(
         mask: ``(B, N)``, bool: False at padding, which is neither averaged over nor counts as
             a position before or an occurrence; the sink is then the first position that is True.
         attn_mask, window, scale: those of the attention, as in :func:`attention_with_stats`
-            (``attn_mask`` has no gradient). Whether it was causal need not be said: no position
-            looks ahead here.
+            (``attn_mask`` has no gradient). A place that they hide counts as if it were seen when
+            they are not given, and may be above 1. Whether the attention was causal need not be
+            said: no position looks ahead here.
 
     Returns:
         :class:`HeadScores` of ``(B, H)`` tensors, dtype of ``lse``; None for what was not asked
@@ -94,10 +95,10 @@ def head_scores(
     the others never, and only they go through ``torch.compile(fullgraph=True)``.
 
     Source: C. Olsson et al., In-context Learning and Induction Heads, arXiv:2209.11895 (prefix
-    matching on repeated random tokens; a mean over all entries there, a sum over occurrences here,
-    as in TransformerLens' head detector); G. Xiao et al., arXiv:2309.17453 (sinks). The induction
-    strength of A. Singh et al., arXiv:2404.07129, is p of the right label less p of the wrong one
-    at the query: two columns of :func:`attention_pick`.
+    matching on repeated random tokens; averaged there over entries, summed here over occurrences).
+    TransformerLens' head detector ("mul") has these sums divided by N, whatever counts. G. Xiao et
+    al., arXiv:2309.17453 (sinks). The induction strength of A. Singh et al., arXiv:2404.07129, is p
+    of the right label less p of the wrong one at the query: two columns of :func:`attention_pick`.
     """
     _check_args(query, key, lse, tokens, mask, window)
     asked = _asked(scores, tokens)
