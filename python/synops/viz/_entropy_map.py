@@ -63,7 +63,9 @@ def entropy_map(
         size = (_INCHES * heads + _AROUND[0], _INCHES * layers + _AROUND[1])
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
     colours = matplotlib.colormaps[cmap].with_extremes(bad="0.75")
-    image = ax.imshow(values.numpy(), cmap=colours, vmin=0, vmax=vmax, interpolation="nearest")
+    image = ax.imshow(
+        values.numpy(), cmap=colours, vmin=0, vmax=vmax, interpolation="nearest", aspect="auto"
+    )
     for axis, count in ((ax.xaxis, heads), (ax.yaxis, layers)):
         axis.set_ticks(range(0, count, 1 + (count - 1) // 16))  # at most 16, always whole
     ax.set(xlabel="head", ylabel="layer")
