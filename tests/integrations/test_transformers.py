@@ -10,7 +10,7 @@ from tiny_models import CONFIGS, ENCODER_DECODERS, batch, entropies, pair
 from synops.entropy import attention_with_stats
 from synops.integrations import transformers as synops_transformers
 
-REFUSED = ("gemma2", "gpt_oss")
+REFUSED = ("gemma2", "gpt_oss", "bloom")
 RUNS = [kind for kind in CONFIGS if kind not in REFUSED]
 DECODERS = ("llama", "mistral", "gpt2")
 FIELDS = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
@@ -165,6 +165,15 @@ class TestRefused:
         _, ours = pair(kind)
         with pytest.raises(ValueError, match=f"synops attention: {says} must be None.*'eager'"):
             ours(**batch(kind))
+
+    @pytest.mark.parametrize("padded", [True, False])
+    def test_attention_of_its_own(self, padded):
+        """It would be silently wrong: a bool mask is added to its scores."""
+        _, ours = pair("bloom")
+        rule = r"model must take its attention from AttentionInterface.*got Bloom"
+        inputs = batch("bloom", lengths=(11, 7) if padded else (11, 11))
+        with pytest.raises(ValueError, match=rule):
+            ours(**inputs)
 
     def test_dropout(self):
         _, ours = pair("bert", attention_probs_dropout_prob=0.25)

@@ -107,6 +107,11 @@ CONFIGS = {
             num_experts_per_tok=1,
         ),
     ),
+    # attention in its own code
+    "bloom": (
+        transformers.BloomForCausalLM,
+        transformers.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+    ),
 }
 ENCODER_DECODERS = ("bart", "t5")
 

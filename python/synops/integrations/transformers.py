@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,12 +25,12 @@ from torch import Tensor, nn
 from .._check import fail
 
 try:
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
     from transformers.masking_utils import sdpa_mask
     from transformers.utils.output_capturing import _active_collector
 except ImportError as error:
     raise ImportError(
-        "synops.integrations.transformers needs transformers 5.0 or later: "
+        "synops.integrations.transformers needs transformers 5.4 or later: "
         'pip install "synops[transformers]"'
     ) from error
 
@@ -64,7 +66,9 @@ def register() -> None:
 
     - ``ValueError`` where the model asks for what the kernels do not do: attention dropout above 0
       in training (set ``attention_dropout``, ``attention_probs_dropout_prob`` or ``attn_pdrop`` of
-      the config to 0), softcapped scores, attention sinks, chosen keys, a paged cache;
+      the config to 0), softcapped scores, attention sinks, chosen keys, a paged cache, or computes
+      its attention itself (BLOOM; those that also make their masks themselves, as DeBERTa, run as
+      always and return maps);
     - ``NotImplementedError`` where a position bias requires a gradient (training of T5).
 
     Calling it again changes nothing.
@@ -75,7 +79,38 @@ def register() -> None:
     AttentionInterface.register(NAME, _attention)
     # Without a mask function of that name models pass no mask at all: padded batches, silently
     # wrong (a left-padded Llama: logits off by .35).
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)
+
+
+def _mask(*args: Any, config: Any, **kwargs: Any) -> Tensor | None:
+    """That of sdpa: bool, or None where ``is_causal`` says it all."""
+    if name := _own_attention(config):
+        # it would add True and False to its scores, or leave None out
+        rule = "take its attention from AttentionInterface; this one needs 'eager'"
+        fail(ValueError, f"{NAME} attention", "model", rule, name)
+    return sdpa_mask(*args, config=config, **kwargs)
+
+
+@torch.compiler.assume_constant_result
+def _own_attention(config: Any) -> str | None:
+    """Name of a model of transformers with such a config and attention of its own."""
+    kind: Any = type(config)
+    return _with_own_attention(kind)
+
+
+@functools.cache
+def _with_own_attention(config: Any) -> str | None:
+    for model in _subclasses(PreTrainedModel):
+        ours = model.config_class is config and model.__module__.startswith("transformers")
+        if ours and not model._can_set_attn_implementation():
+            return model.__name__
+    return None
+
+
+def _subclasses(kind: Any) -> Iterator[Any]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)
 
 
 def _attention(
