@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from no_sync import NoSync
 from tiny_models import batch, entropies, pair
 from transformers import TrainerControl, TrainerState
 
@@ -131,6 +132,19 @@ def test_gradient_checkpointing_counts_once(reentrant):
 def hooks(model):
     found = [(m._forward_hooks, m._forward_pre_hooks) for m in model.modules()]
     return [(list(after), list(before)) for after, before in found]
+
+
+def test_nothing_waits_for_the_device():
+    """Until values are read."""
+    entropy, sees = torch.rand(3, 4, 11), torch.ones(3, 1, 11, 11, dtype=torch.bool)
+    _, ours = pair("llama")
+    with EntropyMonitor(ours) as monitor:
+        for padding in (None, torch.ones(3, 11), sees, torch.ones(3, 20)):
+            monitor._masks.append(padding)
+            with NoSync():
+                monitor.observe(ours, entropy, sees)
+            monitor._end()
+    torch.testing.assert_close(monitor.mean[0], entropy.mean((0, 2)))
 
 
 def test_results_stay():

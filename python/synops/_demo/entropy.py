@@ -33,14 +33,13 @@ MODEL = "SmolLM2-135M"
 
 @dataclass(frozen=True)
 class Protocol:
-    """``lengths`` of text are timed; the first is described and checked, too."""
+    """``rounds`` of timing by length of text; the first length is described and checked, too."""
 
-    lengths: tuple[int, ...]
-    rounds: int
+    rounds: dict[int, int]
 
 
-FULL = Protocol((512, 1024), 2)
-QUICK = Protocol((64,), 1)
+FULL = Protocol({512: 2, 1024: 1})
+QUICK = Protocol({64: 1})
 
 
 @torch.no_grad()
@@ -48,30 +47,31 @@ def run(context: Context) -> Report:
     """Times and checks a model's entropies, of heads and of tokens, and draws the former."""
     protocol = QUICK if context.quick else FULL
     register()
-    context.start(f"loading {MODEL}", 4 + len(protocol.lengths))
+    context.start(f"loading {MODEL}", 4 + len(protocol.rounds))
     model, ids = language_model.smollm2(), language_model.smollm2_tokens()
     context.advance("the same in float64")
-    text = ids[:, : protocol.lengths[0]]
+    described = next(iter(protocol.rounds))
+    text = ids[:, :described]
     exact = exact_outputs(model, text)
     found = outputs(model, "synops", text)
     report = Report(claims=_claims(found, outputs(model, "eager", text)))
     report.results.append(_description(found, text))
     memory = []
-    for tokens in protocol.lengths:
+    for tokens, rounds in protocol.rounds.items():
         context.advance(f"heads, {tokens} tokens")
         forms = _head_forms(model, ids[:, :tokens])
         report.rows.append(
             Row(
                 system=f"{MODEL}, blocks",
                 case=f"{tokens} tokens",
-                times=in_turns(forms, seconds=0, min_rounds=protocol.rounds),
+                times=in_turns(forms, seconds=0, min_rounds=rounds),
                 today=EAGER,
                 error=largest_error((found.entropies,), (exact.entropies,)),
             )
         )
         memory.append([str(tokens), *(f"{peak_growth(f) / MB:.0f}" for f in forms.values())])
-    context.advance(f"entropies of {len(text[0]) - 1} tokens")
-    report.rows.append(_token_row(model, found.hidden, text, protocol))
+    context.advance("entropies of tokens")
+    report.rows.append(_token_row(model, found.hidden, text, protocol.rounds[described]))
     title = f"{MODEL}, blocks: largest memory above the weights, MB"
     columns = ["tokens", "eager, entropies", "sdpa, none", "synops, entropies"]
     report.results.append(Results(title, columns, memory))
@@ -134,7 +134,7 @@ def _head_forms(model: Any, ids: Tensor) -> dict[str, Callable[[], None]]:
     return {EAGER: eager, SDPA: sdpa, "synops": ours}
 
 
-def _token_row(model: Any, hidden: Tensor, text: Tensor, protocol: Protocol) -> Row:
+def _token_row(model: Any, hidden: Tensor, text: Tensor, rounds: int) -> Row:
     """Log-probability and entropy of each token, from the hidden states before the head."""
     hidden, labels, weight = hidden[:-1], text[0, 1:], model.lm_head.weight
 
@@ -152,7 +152,7 @@ def _token_row(model: Any, hidden: Tensor, text: Tensor, protocol: Protocol) -> 
     return Row(
         system=f"{MODEL}, head",
         case=f"{len(labels)} tokens",
-        times=in_turns(forms, seconds=0, min_rounds=protocol.rounds),
+        times=in_turns(forms, seconds=0, min_rounds=rounds),
         today=TORCH,
         error=largest_error((got.logprob, got.entropy), exact),
     )
