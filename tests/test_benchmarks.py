@@ -92,7 +92,7 @@ NAMES = {
     "entropy.attention_with_stats.AttentionWithStats2Threads": (_ATTENDING, _ATTENTION),
     "entropy.attention_with_stats.AttentionWithStatsMemory": (
         ("synops", "torch", "eager"),
-        ("1x16x2048x64",),
+        ("1x16x2048x64", "1x1x32768x64"),
     ),
     "entropy.head_scores.HeadScores": (
         ("synops", "torch", "attention"),

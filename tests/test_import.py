@@ -121,7 +121,9 @@ def python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
 
-@pytest.mark.parametrize("package", ["triton", "rich", "matplotlib", "pandas", "torch._dynamo"])
+@pytest.mark.parametrize(
+    "package", ["triton", "rich", "matplotlib", "pandas", "torch._dynamo", "transformers"]
+)
 def test_import_leaves_out(package):
     """Before: torch may bring in some of them itself."""
     seen = f"print('{package}' in sys.modules)"

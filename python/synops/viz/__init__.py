@@ -1,0 +1,8 @@
+"""Plots of what networks do; each function draws on matplotlib axes and returns them.
+
+matplotlib is imported by the first call, not with this module.
+"""
+
+from ._entropy_map import entropy_map
+
+__all__ = ["entropy_map"]
