@@ -101,9 +101,10 @@ def _size(stats: dict[str, Tensor], logits: Tensor, temperature: float, grads: d
 
 
 # Gradients of logits are rounded to bfloat16 for the products: a relative error of at most half an
-# ulp each, 2^-9, as good as uniform and independent, so that a sum of such errors exceeds 6 standard
-# deviations with a probability below 2 exp(-18) = 3e-8 (uniform numbers have no longer tails than
-# normal ones of their variance). The largest results here have 65,700 elements.
+# ulp each, 2^-9, as good as uniform and independent, so that a sum of such errors exceeds 6
+# standard deviations with a probability below 2 exp(-18) = 3e-8 (uniform numbers have no longer
+# tails than normal ones of their variance). The largest results here have 276,000 elements. The
+# norm of a gradient's error has room for it as it was.
 _ROUNDED = 6 * 2.0**-9 / 3**0.5
 
 

@@ -52,7 +52,7 @@ def test_answers(shape, dtype):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shape", [(1, 64, 900), (16, 64, 900), (96, 33, 2001)], ids=str)
 def test_bfloat16_gradients_are_torchs(shape, seed):
-    """Rounded once for the products: as near to float64 as a head in bfloat16 whose logits exist."""
+    """Rounded once for the products: as near to float64 as a bfloat16 head with logits."""
     torch.manual_seed(seed)
     tokens, features, vocabulary = shape
     x = torch.randn(tokens, features).bfloat16().requires_grad_()
