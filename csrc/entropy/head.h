@@ -68,7 +68,7 @@ class Head {
     tiles = (vocabulary + tile_rows - 1) / tile_rows;
   }
 
-  // Parts of the vocabulary, tiles each, the same for any number of threads.
+  // Parts of the vocabulary, whole tiles, the same for any number of threads.
   int64_t parts() const { return (tiles + tiles_of_part() - 1) / tiles_of_part(); }
   int64_t first_tile(int64_t part) const { return std::min(tiles, part * tiles_of_part()); }
 

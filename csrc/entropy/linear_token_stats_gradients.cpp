@@ -3,6 +3,8 @@
 // Gradients of the logits exist for eight tiles of the vocabulary and all tokens at a time, .6 % of
 // a large vocabulary; from there they go to the gradients of their rows of the weight, whole, and
 // are added to that of the input. Three products for the two that autograd would do on kept logits.
+// For few tokens a tile is a round: all products while it is in L2, and the input's gradient is
+// summed apart for each part of the vocabulary.
 // Every number is one thread's, in one order: the same bits on any number of threads.
 #include "entropy/linear_token_stats_gradients.h"
 

@@ -330,7 +330,7 @@ def everything(h, grads):
 
 @pytest.mark.usefixtures("isa")
 @every_dtype
-@pytest.mark.parametrize("shape", [(70, 40, 1000), (200, 64, 20)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 40, 1000), (200, 64, 20), (9, 40, 2000)], ids=str)
 def test_same_bits_on_any_number_of_threads(shape, dtype, threads):
     h = head(*shape, dtype)
     h = h._replace(hidden=(h.hidden * 1.1).to(dtype))  # sums that are rounded
