@@ -33,6 +33,7 @@ _PART = "a tenth of the vocabulary of "
 _QWEN3 = "head of Qwen3-0.6B, 2048 tokens"
 _STEP = "a step of decoding: the weight is read for one token"
 _STEPS = "a step of decoding 8 sequences"
+_FEW = "32000 rows of " + _QWEN + "a small training batch"
 _CALL = "next to no arithmetic: the cost of a call"
 # Append only: results of older commits are stored by name.
 HEADS: dict[str, HeadSize] = {
@@ -52,6 +53,8 @@ TRAINED = {f"{name} training": HEADS[name] for name in ("256x896x16384", "4x8x16
 TABLES = {
     "2048x1024x151936": HeadSize(2048, 1024, 151936, _QWEN3),
     "2048x1024x151936 bf16": HeadSize(2048, 1024, 151936, _QWEN3, torch.bfloat16),
+    "16x896x32000": HeadSize(16, 896, 32000, _FEW),
+    "16x896x32000 bf16": HeadSize(16, 896, 32000, _FEW, torch.bfloat16),
 }
 MEMORY = {"512x64x32768": HeadSize(512, 64, 32768, "logits of 64 MB")}
 
@@ -126,7 +129,6 @@ class LinearTokenStats(suite.ForwardSuite):
     op = "entropy.linear_token_stats"
     impls = ("synops", "torch", "compile", "gemm", "cross_entropy")
     cases = HEADS
-    table_cases = TABLES
 
     def build(
         self, impl: str, size: HeadSize, dtype: torch.dtype = torch.float32, device: str = "cpu"
@@ -138,16 +140,17 @@ class LinearTokenStats2Threads(LinearTokenStats):
     """On two threads, by the wall clock."""
 
     cases = THREADED
-    table_cases: ClassVar[dict[str, Any]] = {}
     threads = 2
 
 
 class LinearTokenStatsTraining(suite.TrainingSuite):
-    """With the gradients of both operands, on one thread."""
+    """With the gradients of both operands, on one thread; all heads for tables, in both modes."""
 
     op = "entropy.linear_token_stats"
     impls = ("synops", "torch", "compile")
     cases = TRAINED
+    table_impls = ("gemm", "cross_entropy")
+    table_cases: ClassVar[dict[str, Any]] = HEADS | TABLES
 
     def build(
         self, impl: str, size: HeadSize, dtype: torch.dtype = torch.float32, device: str = "cpu"

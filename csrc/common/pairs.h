@@ -100,6 +100,23 @@ inline Vec<A> load_words(const T* row, int64_t k, int64_t size) {
   }
 }
 
+// Words of the first `count` numbers of two rows, one of each (`second` null: zeros), or those of
+// the first row; zeros behind them.
+template <class A, bool kPairs, class T>
+inline Vec<A> load_rows(const T* first, const T* second, int64_t count) {
+  if (count <= 0) return Vec<A>(A(0));
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (kPairs) {
+    const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, first));
+    const __mmask16 both = second == nullptr ? 0 : mask;
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(both, second));
+    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
+#endif
+  return load<A>(first, count);
+}
+
 // out[d] = word of number d of two rows, zeros from size to ld; `second` null: zeros.
 template <class T>
 inline void pair_rows(const T* first, const T* second, int64_t size, float* out, int64_t ld) {

@@ -30,8 +30,8 @@ __attribute__((always_inline)) inline void add_block(const T* const* rows, int64
   Vec<A> v[L];
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) {
-    __builtin_prefetch(rows[i] + ahead + (kPairs ? 2 * k : k), 0, 2);
-    v[i] = load_words<A, kPairs>(rows[i], k, words);
+    __builtin_prefetch(rows[i] + ahead + kWord<kPairs> * k, 0, 2);
+    v[i] = load_words<A, kPairs>(rows[i], k, kWord<kPairs> * (k + words));
   }
   transpose_lanes<A>(v);
   const A* word = static_cast<const A*>(hidden.data) + k;

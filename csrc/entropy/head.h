@@ -68,7 +68,10 @@ class Head {
     tiles = (vocabulary + tile_rows - 1) / tile_rows;
   }
 
-  // At least one of what a driver divides by or steps through.
+  // Parts of the vocabulary, whole tiles, the same for any number of threads.
+  int64_t parts() const { return (tiles + tiles_of_part() - 1) / tiles_of_part(); }
+  int64_t first_tile(int64_t part) const { return std::min(tiles, part * tiles_of_part()); }
+
   int64_t padded() const { return panels * width; }
   int64_t work() const { return tokens * std::max<int64_t>(1, features) * vocabulary; }
   const int64_t* labels() const {
@@ -146,6 +149,9 @@ class Head {
  private:
   // A tile and a panel share L2, 1 MB on a Zen 4 core; 8 groups of logits share L1 with them.
   static constexpr int64_t kTileBytes = 480 << 10, kMostGroups = 8;
+  // Enough for the threads of a socket, and few enough for their moments: 24 bytes a token each.
+  static constexpr int64_t kParts = 64;
+  int64_t tiles_of_part() const { return std::max<int64_t>(1, (tiles + kParts - 1) / kParts); }
 
   HeadRows rows(const Tensor& t, int64_t first, int64_t column) const {
     const int64_t at = first * t.stride(0) + column;

@@ -8,8 +8,6 @@
 namespace synops {
 namespace {
 
-// Enough for the threads of a socket, and few enough for their moments: 24 bytes a token each.
-constexpr int64_t kParts = 64;
 constexpr double kLn2 = 0.693147180559945309417, kLog2E = 1.442695040888963407359;
 
 void check_labels(const Head& h, int64_t ignore_index) {
@@ -125,8 +123,7 @@ template <class A>
 void run(const Head& h, int64_t ignore_index, int64_t stats, Outputs& out) {
   // What varentropy, collision and plogp2 take, and nothing else.
   const bool all = (stats & (kVarentropy | kCollision | kPlogp2)) != 0;
-  const int64_t of_part = (h.tiles + kParts - 1) / kParts;
-  const int64_t parts = h.tiles == 0 ? 0 : (h.tiles + of_part - 1) / of_part;
+  const int64_t parts = h.parts();
   Moments<A> moments(h, parts);
   if (parts > 0 && h.tokens > 0) {
     Scratch packed(h.hidden_bytes());
@@ -137,7 +134,7 @@ void run(const Head& h, int64_t ignore_index, int64_t stats, Outputs& out) {
     split_group(parts, chunks, threads, [&](int64_t part, int64_t chunk) {
       Scratch room(h.tile_bytes());
       const int64_t begin = h.panels * chunk / chunks, end = h.panels * (chunk + 1) / chunks;
-      for (int64_t t = part * of_part; t < std::min(h.tiles, (part + 1) * of_part); ++t)
+      for (int64_t t = h.first_tile(part); t < h.first_tile(part + 1); ++t)
         h.k.forward(h.dtype, h.pairs, h.pack_tile(t, room.data()), hidden, begin, end,
                     h.temperature, all, h.labels(), moments.of(part), moments.ld(),
                     moments.picked());

@@ -61,11 +61,14 @@ struct LinearTokenStatsKernels {
                   int64_t begin, int64_t end, double temperature, bool all, const int64_t* labels,
                   void* moments, int64_t ld, void* picked);
   // Gradients of the logits of a tile: grad[panel][row][token], panels `stride` elements apart;
-  // there is room for whole groups of rows.
+  // there is room for whole groups of rows. Those of bfloat16 are rounded to it; where it is
+  // multiplied in pairs, grad has pairs of tokens, (panel, row, width / 2) words, and by_rows pairs
+  // of rows, (panel, row / 2, width) words; elsewhere by_rows is not written.
   // coefficients (kCoefficients, ld).
   void (*logit_gradient)(DType dtype, bool pairs, const HeadTile& tile, const HeadPanels& hidden,
                          int64_t begin, int64_t end, double temperature, const int64_t* labels,
-                         const void* coefficients, int64_t ld, void* grad, int64_t stride);
+                         const void* coefficients, int64_t ld, void* grad, void* by_rows,
+                         int64_t stride);
 };
 
 SYNOPS_KERNELS(LinearTokenStatsKernels, linear_token_stats)

@@ -3,6 +3,8 @@
 // Gradients of the logits exist for eight tiles of the vocabulary and all tokens at a time, .6 % of
 // a large vocabulary; from there they go to the gradients of their rows of the weight, whole, and
 // are added to that of the input. Three products for the two that autograd would do on kept logits.
+// For few tokens a tile is a round: all products while it is in L2, and the input's gradient is
+// summed apart for each part of the vocabulary.
 // Every number is one thread's, in one order: the same bits on any number of threads.
 #include "entropy/linear_token_stats_gradients.h"
 
@@ -13,6 +15,8 @@ namespace {
 
 constexpr double kLog2E = 1.442695040888963407359;
 constexpr int64_t kRoundTiles = 8;
+// Tokens up to which the rows of a tile are read as they are, while in L2, for all three products.
+constexpr int64_t kFewTokens = 16;
 // Columns of the weight whose strip, packed, stays in L2 while all tokens pass.
 constexpr int64_t kStripBytes = 480 << 10;
 
@@ -82,7 +86,9 @@ class Gradients {
         h_(h),
         group_(h.k.group(h.dtype)),
         bytes_(static_cast<int64_t>(bytes_of(h.dtype))),
-        stride_(kRoundTiles * h.tile_rows * h.width),
+        word_(h.dtype == DType::kBFloat16 && h.k.pairs() ? 2 : 1),
+        round_tiles_(h.tokens <= kFewTokens ? 1 : kRoundTiles),
+        stride_(round_tiles_ * h.tile_rows * h.width),
         need_hidden_(hidden && h.features > 0),
         need_weight_(weight && h.features > 0),
         need_bias_(bias),
@@ -90,26 +96,14 @@ class Gradients {
 
   // coefficients: (kCoefficients, padded) of the arithmetic type.
   void run(const void* coefficients) {
-    const int64_t grad_bytes = h_.panels * stride_ * h_.acc_bytes;
+    coefficients_ = coefficients;
     const int64_t column_bytes =
-        need_weight_ ? h_.packed_bytes(h_.features, h_.width, h_.tokens) : 0;
-    const int64_t sum_bytes = need_hidden_ ? h_.padded() * h_.features * h_.acc_bytes : 0;
-    Scratch packed(h_.hidden_bytes()), grad(grad_bytes), columns(column_bytes), sums(sum_bytes);
-    const HeadPanels rows = h_.pack_hidden(packed.data());
+        need_weight_ ? h_.packed_bytes(h_.features, h_.width, words(h_.tokens)) : 0;
+    Scratch packed(h_.hidden_bytes()), columns(column_bytes);
+    rows_ = h_.pack_hidden(packed.data());
     if (need_weight_) pack_columns(columns.data());
-    grad_ = static_cast<char*>(grad.data());
-    sums_ = static_cast<char*>(sums.data());
-    columns_ = {columns.data(), h_.tokens, h_.tokens};
-    for (int64_t first = 0; first < h_.tiles; first += kRoundTiles) {
-      const int64_t tiles = std::min(kRoundTiles, h_.tiles - first);
-      logits(first, tiles, rows, coefficients);
-      if (need_weight_ || need_bias_) to_weight(first, tiles);
-      if (need_hidden_) to_hidden(first * h_.tile_rows, rows_of_tiles(first, tiles), first > 0);
-    }
-    if (need_hidden_)
-      split(h_.panels, threads_, [&](int64_t begin, int64_t end) {
-        k_.write_panels(h_.dtype, sums_, h_.features, h_.tokens, begin, end, hidden.data_ptr());
-      });
+    columns_ = {columns.data(), words(h_.tokens), h_.tokens};
+    h_.tokens <= kFewTokens ? by_parts() : by_rounds();
   }
 
   Tensor hidden, weight, bias;
@@ -118,9 +112,13 @@ class Gradients {
   int64_t rows_of_tiles(int64_t first, int64_t tiles) const {
     return std::min(tiles * h_.tile_rows, h_.vocabulary - first * h_.tile_rows);
   }
-  char* grad_of(int64_t tile) const {
-    return grad_ + tile * h_.tile_rows * h_.width * h_.acc_bytes;
+  int64_t words(int64_t n) const { return (n + word_ - 1) / word_; }
+  int64_t grad_bytes() const { return h_.panels * stride_ * h_.acc_bytes; }
+  // Of a round's tile, as pairs of tokens; half a panel further on as pairs of rows.
+  char* grad_of(char* grad, int64_t tile) const {
+    return grad + tile * h_.tile_rows * h_.width / word_ * h_.acc_bytes;
   }
+  char* by_rows(char* grad) const { return grad + (word_ == 1 ? 0 : stride_ / 2 * h_.acc_bytes); }
   // Pieces of `n` for the threads that `blocks` blocks leave idle.
   int64_t pieces(int64_t blocks, int64_t n) const {
     return std::clamp<int64_t>((threads_ + blocks - 1) / blocks, 1, n);
@@ -131,61 +129,116 @@ class Gradients {
     const int64_t count = (h_.features + h_.width - 1) / h_.width;
     split(count, threads_for(h_.tokens * h_.features), [&](int64_t begin, int64_t end) {
       const int64_t last = std::min(end * h_.width, h_.features);
-      HeadRows rows = h_.hidden_rows(0);
-      rows.data = static_cast<const char*>(rows.data) + begin * h_.width * bytes_;
-      k_.column_panels(rows, last - begin * h_.width, h_.tokens,
-                       static_cast<char*>(out) + begin * h_.width * h_.tokens * h_.acc_bytes);
+      HeadRows data = h_.hidden_rows(0);
+      data.data = static_cast<const char*>(data.data) + begin * h_.width * bytes_;
+      k_.column_panels(
+          data, last - begin * h_.width, h_.tokens,
+          static_cast<char*>(out) + begin * h_.width * words(h_.tokens) * h_.acc_bytes);
     });
   }
 
-  void logits(int64_t first, int64_t tiles, const HeadPanels& rows, const void* coefficients) {
+  // Rounds of tiles, one product after the other.
+  void by_rounds() {
+    const int64_t sum_bytes = need_hidden_ ? h_.padded() * h_.features * h_.acc_bytes : 0;
+    Scratch grad(grad_bytes()), sums(sum_bytes);
+    grad_ = static_cast<char*>(grad.data());
+    for (int64_t first = 0; first < h_.tiles; first += round_tiles_) {
+      const int64_t tiles = std::min(round_tiles_, h_.tiles - first);
+      logits(first, tiles);
+      if (need_weight_ || need_bias_) to_weight(first, tiles);
+      if (need_hidden_)
+        to_hidden(first * h_.tile_rows, rows_of_tiles(first, tiles), first > 0, sums.data());
+    }
+    if (need_hidden_)
+      split(h_.panels, threads_, [&](int64_t begin, int64_t end) {
+        k_.write_panels(h_.dtype, sums.data(), h_.features, h_.tokens, begin, end,
+                        hidden.data_ptr());
+      });
+  }
+
+  // All products of a tile while it is in L2; a part of the vocabulary has its own sums.
+  void by_parts() {
+    const int64_t parts = h_.parts(), n = h_.tokens * h_.features;
+    Scratch sums(need_hidden_ ? parts * n * h_.acc_bytes : 0);
+    split(parts, threads_, [&](int64_t begin, int64_t end) {
+      Scratch room(h_.tile_bytes()), kept(grad_bytes());
+      char* grad = static_cast<char*>(kept.data());
+      for (int64_t part = begin; part < end; ++part)
+        for (int64_t t = h_.first_tile(part); t < h_.first_tile(part + 1); ++t) {
+          logits_of(t, 0, h_.panels, grad, room.data());
+          if (need_hidden_)
+            k_.few_hidden_gradient(h_.weight_rows(t * h_.tile_rows), by_rows(grad), stride_,
+                                   rows_of_tiles(t, 1), h_.tokens, h_.features,
+                                   t > h_.first_tile(part),
+                                   static_cast<char*>(sums.data()) + part * n * h_.acc_bytes);
+          rows_to_weight(t, grad, 0, column_panels());
+        }
+    });
+    if (need_hidden_)
+      split(n, threads_for(parts * n), [&](int64_t begin, int64_t end) {
+        k_.write_parts(h_.dtype, sums.data(), parts, n, begin, end, hidden.data_ptr());
+      });
+  }
+
+  void logits_of(int64_t tile, int64_t begin, int64_t end, char* grad, void* room) const {
+    h_.k.logit_gradient(h_.dtype, h_.pairs, h_.pack_tile(tile, room), rows_, begin, end,
+                        h_.temperature, h_.labels(), coefficients_, h_.padded(), grad,
+                        by_rows(grad), stride_);
+  }
+
+  void logits(int64_t first, int64_t tiles) {
     const int64_t chunks = pieces(tiles, h_.panels);
     split_group(tiles, chunks, threads_, [&](int64_t tile, int64_t chunk) {
       Scratch room(h_.tile_bytes());
-      h_.k.logit_gradient(h_.dtype, h_.pairs, h_.pack_tile(first + tile, room.data()), rows,
-                          h_.panels * chunk / chunks, h_.panels * (chunk + 1) / chunks,
-                          h_.temperature, h_.labels(), coefficients, h_.padded(), grad_of(tile),
-                          stride_);
+      logits_of(first + tile, h_.panels * chunk / chunks, h_.panels * (chunk + 1) / chunks,
+                grad_of(grad_, tile), room.data());
     });
+  }
+
+  int64_t column_panels() const { return (h_.features + h_.width - 1) / h_.width; }
+
+  // The gradients of a tile's rows of the weight, column panels [begin, end), and of its bias.
+  void rows_to_weight(int64_t tile, const char* grad, int64_t begin, int64_t end) {
+    const int64_t row = tile * h_.tile_rows, count = rows_of_tiles(tile, 1);
+    if (need_weight_)
+      k_.weight_gradient(h_.dtype, grad, stride_, count, columns_, begin, end, h_.features,
+                         static_cast<char*>(weight.data_ptr()) + row * h_.features * bytes_);
+    if (need_bias_ && begin == 0)
+      k_.bias_gradient(h_.dtype, grad, stride_, count, h_.tokens,
+                       static_cast<char*>(bias.data_ptr()) + row * bytes_);
   }
 
   void to_weight(int64_t first, int64_t tiles) {
-    const int64_t panels = (h_.features + h_.width - 1) / h_.width;
-    const int64_t chunks = pieces(tiles, std::max<int64_t>(1, panels));
+    const int64_t panels = column_panels(), chunks = pieces(tiles, std::max<int64_t>(1, panels));
     split_group(tiles, chunks, threads_, [&](int64_t tile, int64_t chunk) {
-      const int64_t row = (first + tile) * h_.tile_rows, count = rows_of_tiles(first + tile, 1);
-      if (need_weight_)
-        k_.weight_gradient(h_.dtype, grad_of(tile), stride_, count, columns_,
-                           panels * chunk / chunks, panels * (chunk + 1) / chunks, h_.features,
-                           static_cast<char*>(weight.data_ptr()) + row * h_.features * bytes_);
-      if (need_bias_ && chunk == 0)
-        k_.bias_gradient(h_.dtype, grad_of(tile), stride_, count, h_.tokens,
-                         static_cast<char*>(bias.data_ptr()) + row * bytes_);
+      rows_to_weight(first + tile, grad_of(grad_, tile), panels * chunk / chunks,
+                     panels * (chunk + 1) / chunks);
     });
   }
 
-  void to_hidden(int64_t first, int64_t rows, bool accumulate) {
+  void to_hidden(int64_t first, int64_t rows, bool accumulate, void* sums) {
+    const int64_t depth = words(rows);
     const int64_t wide =
-        std::max<int64_t>(1, kStripBytes / (rows * group_ * h_.acc_bytes)) * group_;
+        std::max<int64_t>(1, kStripBytes / (depth * group_ * h_.acc_bytes)) * group_;
     const int64_t strips = (h_.features + wide - 1) / wide, chunks = pieces(strips, h_.panels);
     split_group(strips, chunks, threads_, [&](int64_t strip, int64_t chunk) {
       const int64_t column = strip * wide, count = std::min(wide, h_.features - column);
-      Scratch room(h_.packed_bytes(count, group_, rows));
+      Scratch room(h_.packed_bytes(count, group_, depth));
       k_.column_groups(h_.weight_rows(first, column), count, rows, room.data());
-      k_.hidden_gradient(h_.dtype, grad_, stride_, rows, room.data(), column, count, h_.features,
-                         h_.panels * chunk / chunks, h_.panels * (chunk + 1) / chunks, accumulate,
-                         sums_);
+      k_.hidden_gradient(h_.dtype, by_rows(grad_), stride_, rows, room.data(), column, count,
+                         h_.features, h_.panels * chunk / chunks, h_.panels * (chunk + 1) / chunks,
+                         accumulate, sums);
     });
   }
 
   const Head& h_;
   const HeadGradientKernels& k_ = linear_token_stats_gradients_kernels();
-  const int64_t group_, bytes_, stride_;
+  const int64_t group_, bytes_, word_, round_tiles_, stride_;
   const bool need_hidden_, need_weight_, need_bias_;
   const int64_t threads_;
   char* grad_ = nullptr;
-  char* sums_ = nullptr;
-  HeadPanels columns_ = {};
+  const void* coefficients_ = nullptr;
+  HeadPanels rows_ = {}, columns_ = {};
 };
 
 }  // namespace

@@ -14,7 +14,7 @@
 
 #include <algorithm>
 
-#include "common/vec.h"
+#include "common/pairs.h"
 #include "entropy/linear_token_stats.h"
 
 namespace synops::CPU_CAPABILITY::head {
@@ -33,15 +33,6 @@ constexpr int kWidth = kColumns * kLanes<A>;
 // Vectors that a group of rows takes while it is turned.
 template <class A>
 constexpr int kGroupVectors = (kRows + kLanes<A> - 1) / kLanes<A>;
-
-inline bool has_pairs() {
-#if defined(CPU_CAPABILITY_AVX512)
-  static const bool has = __builtin_cpu_supports("avx512bf16");
-  return has;
-#else
-  return false;
-#endif
-}
 
 // f with the number of vectors that `tokens` fill.
 template <class A, class F>
@@ -66,25 +57,12 @@ void visit_rows(const HeadRows& rows, F&& f) {
   visit_dtype(rows.dtype, [&](auto t) { f(static_cast<const decltype(t)*>(rows.data)); });
 }
 
-// `count` words of a row from word k on.
-template <class A, bool kPairs, class T>
-inline Vec<A> load_words(const T* row, int64_t k, int64_t count) {
-  if constexpr (kPairs) {
-    if (count == kLanes<A>) return Vec<A>::loadu(row + 2 * k);
-    float words[kLanes<A>] = {};
-    std::memcpy(words, row + 2 * k, count * sizeof(float));
-    return Vec<A>::loadu(words);
-  } else {
-    return load<A>(row + k, count);
-  }
-}
-
 // out[i / S][k][i % S] = word k of row i, for `count` rows and zeros up to a multiple of S.
 // Vectors are stored whole, kVectors for each k: what they write too much is overwritten next, but
 // for a vector behind the last.
 template <class A, int S, int kVectors, bool kPairs, class T>
 void pack_rows(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) {
-  constexpr int L = kLanes<A>, kElements = kPairs ? 2 : 1;
+  constexpr int L = kLanes<A>, kElements = kWord<kPairs>;
   for (int64_t first = 0; first < count; first += S, out += depth * S) {
     const T* row = rows + first * ld;
     int64_t k = 0;
@@ -99,7 +77,7 @@ void pack_rows(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) 
             if (b * L + i < S) {
               // more streams than the hardware prefetcher follows
               __builtin_prefetch(at + (k + 8 * L) * kElements);
-              v[b][i] = load_words<A, kPairs>(at, k, L);
+              v[b][i] = load_words<A, kPairs>(at, k, kElements * (k + L));
             } else {
               v[b][i] = Vec<A>(A(0));
             }
@@ -117,8 +95,9 @@ void pack_rows(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) 
       for (int b = 0; b < kVectors; ++b) {
         for (int i = 0; i < L; ++i) {
           const int64_t at = b * L + i;
-          v[b][i] = at < S && first + at < count ? load_words<A, kPairs>(row + at * ld, k, words)
-                                                 : Vec<A>(A(0));
+          v[b][i] = at < S && first + at < count
+                        ? load_words<A, kPairs>(row + at * ld, k, kElements * depth)
+                        : Vec<A>(A(0));
         }
         transpose_lanes<A>(v[b]);
       }
@@ -128,17 +107,22 @@ void pack_rows(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) 
   }
 }
 
-// out[i / S][k][i % S] = element i of row k, for `count` elements and zeros up to a multiple of S;
-// vectors as above.
-template <class A, int S, int kVectors, class T>
-void pack_columns(const T* rows, int64_t ld, int64_t count, int64_t depth, A* out) {
+// out[i / S][k][i % S] = element i of row k, or of rows 2k and 2k + 1 in a word, for `count`
+// elements and zeros up to a multiple of S, of `rows` rows; vectors as above.
+template <class A, int S, int kVectors, bool kPairs, class T>
+void pack_columns(const T* data, int64_t ld, int64_t count, int64_t rows, A* out) {
   constexpr int L = kLanes<A>;
+  const int64_t depth = words_of<kPairs>(rows);
   for (int64_t first = 0; first < count; first += S, out += depth * S)
-    for (int64_t k = 0; k < depth; ++k)
+    for (int64_t k = 0; k < depth; ++k) {
+      const T* row = data + k * kWord<kPairs> * ld + first;
+      const T* second = kWord<kPairs> * k + 1 < rows ? row + ld : nullptr;
       for (int b = 0; b < kVectors; ++b) {
-        const int64_t at = first + b * L, words = std::clamp<int64_t>(count - at, 0, L);
-        (words > 0 ? load<A>(rows + k * ld + at, words) : Vec<A>(A(0))).store(out + k * S + b * L);
+        const int64_t words = std::clamp<int64_t>(count - first - b * L, 0, L);
+        load_rows<A, kPairs>(row + b * L, second == nullptr ? nullptr : second + b * L, words)
+            .store(out + k * S + b * L);
       }
+    }
 }
 
 // What to fetch into L2 while something else is multiplied: a line each step of the depth.
@@ -147,8 +131,9 @@ struct Ahead {
   int64_t step = 0;
 };
 
-// sum[r][c] += sum_k rows[k * KS + r * RS] * panel[k * kWidth + lanes of vector c]
-template <class A, int C, int KS, int RS>
+// sum[r][c] += sum_k rows[k * KS + r * RS] * panel[k * kWidth + lanes of vector c]; words of pairs
+// are two multiply-adds a lane.
+template <bool kPairs, int KS, int RS, class A, int C>
 inline void multiply(const A* rows, const A* panel, int64_t depth, Vec<A> (&sum)[kRows][C],
                      Ahead ahead = {}) {
   for (int64_t k = 0; k < depth; ++k, rows += KS, panel += kWidth<A>, ahead.line += ahead.step) {
@@ -160,41 +145,9 @@ inline void multiply(const A* rows, const A* panel, int64_t depth, Vec<A> (&sum)
     for (int r = 0; r < kRows; ++r) {
       const Vec<A> b(rows[r * RS]);
 #pragma GCC unroll 2
-      for (int c = 0; c < C; ++c) sum[r][c] = at::vec::fmadd(b, v[c], sum[r][c]);
+      for (int c = 0; c < C; ++c) sum[r][c] = multiply_add<kPairs>(b, v[c], sum[r][c]);
     }
   }
 }
-
-#if defined(CPU_CAPABILITY_AVX512)
-// The same for packed pairs: two multiply-adds a lane, in float32.
-template <int C>
-__attribute__((target("avx512bf16"))) void multiply_pairs(const float* rows, const float* panel,
-                                                          int64_t depth,
-                                                          Vec<float> (&sum)[kRows][C],
-                                                          Ahead ahead) {
-  __m512 s[kRows][C];
-#pragma GCC unroll 14
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
-    for (int c = 0; c < C; ++c) s[r][c] = _mm512_setzero_ps();
-  for (int64_t k = 0; k < depth;
-       ++k, rows += kRows, panel += kWidth<float>, ahead.line += ahead.step) {
-    __builtin_prefetch(ahead.line, 0, 2);
-    __m512bh v[C];
-#pragma GCC unroll 2
-    for (int c = 0; c < C; ++c) v[c] = (__m512bh)_mm512_loadu_ps(panel + c * 16);
-#pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) {
-      const __m512bh b = (__m512bh)_mm512_set1_ps(rows[r]);
-#pragma GCC unroll 2
-      for (int c = 0; c < C; ++c) s[r][c] = _mm512_dpbf16_ps(s[r][c], b, v[c]);
-    }
-  }
-#pragma GCC unroll 14
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
-    for (int c = 0; c < C; ++c) sum[r][c] = s[r][c];
-}
-#endif
 
 }  // namespace synops::CPU_CAPABILITY::head

@@ -28,14 +28,16 @@ struct HeadCase {
         pairs(pairs),
         few(few),
         padded(up(tokens, width)),
-        stride(up(rows, group) * width),
+        word(dtype<T>() == DType::kBFloat16 && k.pairs() ? 2 : 1),
+        stride(up(rows, group) * width / word),
         hidden(Dense<T>::random(tokens, features, false, 3)),
         weight(Dense<T>::random(rows, features, false, 1)),
         bias(up(rows, group)),
         panels((few ? tokens : padded) * depth),
         groups(up(rows, group) * depth + slack),
         labels(tokens),
-        grad(padded / width * stride) {
+        grad(padded / width * stride),
+        by_rows(padded / width * stride) {
     for (int64_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<A>(i < rows ? uniform() : 0);
     for (int64_t i = 0; i < tokens; ++i) labels[i] = kFirst - 1 + i % (rows + 2);
     for (int64_t i = 0; few && i < tokens; ++i) {
@@ -63,19 +65,28 @@ struct HeadCase {
     sum.add(double{bias[v]});
     return sum;
   }
-  A& grad_at(int64_t t, int64_t v) const {
-    return grad[t / width * stride + v * width + t % width];
+  // As pairs of tokens, and as pairs of rows.
+  double grad_at(int64_t t, int64_t v) const {
+    if (word == 1) return grad[t / width * stride + v * width + t % width];
+    return number(grad, t, v * width + t % width);
+  }
+  double grad_by_rows(int64_t t, int64_t v) const {
+    return word == 1 ? grad_at(t, v) : number(by_rows, t, (v / 2 * width + t % width) * 2 + v % 2);
+  }
+  const A* rows_of_grad() const { return word == 1 ? grad.get() : by_rows.get(); }
+  double number(const Exact<Acc<T>>& words, int64_t t, int64_t at) const {
+    return static_cast<double>(reinterpret_cast<const T*>(words.get() + t / width * stride)[at]);
   }
 
   static constexpr int64_t kFirst = 100;  // row of the weight
   const LinearTokenStatsKernels& k;
   int64_t tokens, features, rows, width, group, slack, depth;
   bool pairs, few;
-  int64_t padded, stride;
+  int64_t padded, word, stride;
   Dense<T> hidden, weight;
   Exact<Acc<T>> bias, panels, groups;
   Exact<int64_t> labels;
-  Exact<Acc<T>> grad;
+  Exact<Acc<T>> grad, by_rows;
 };
 
 void require_close(double got, double want, double eps, const char* what) {
@@ -113,15 +124,18 @@ void check_logits(const HeadCase<T>& h) {
     for (int i = 0; i < kCoefficients; ++i) c[i * h.padded + t] = static_cast<A>(coefficient[i]);
   }
   h.k.logit_gradient(dtype<T>(), h.pairs, h.tile(), h.packed(), 0, h.padded / h.width, temperature,
-                     h.labels.get(), c.get(), h.padded, h.grad.get(), h.stride);
+                     h.labels.get(), c.get(), h.padded, h.grad.get(), h.by_rows.get(), h.stride);
+  // of bfloat16 rounded to it: half an ulp
+  const double rounding = dtype<T>() == DType::kBFloat16 ? 1.0 / 256 / 200 : 0;
   for (int64_t t = 0; t < h.tokens; ++t)
     for (int64_t v = 0; v < h.rows; ++v) {
       const double top = c[t], log_sum = c[h.padded + t];
       const double y = (h.logit(t, v).value - top) / temperature * by - log_sum;
       const double p = std::exp2(y), u = y / by + 0.7;
       const double share = h.labels[t] - h.kFirst == v ? 3 : 0;
-      require_close(h.grad_at(t, v), p * (1 + u * (0.5 + 0.25 * u) + 2 * p) + share, 4 * eps,
-                    "gradient of a logit");
+      require_close(h.grad_at(t, v), p * (1 + u * (0.5 + 0.25 * u) + 2 * p) + share,
+                    4 * eps + rounding, "gradient of a logit");
+      require_close(h.grad_by_rows(t, v), h.grad_at(t, v), 0, "pairs of rows");
     }
 }
 
@@ -129,20 +143,22 @@ template <class T>
 void check_products(const HeadGradientKernels& k, const HeadCase<T>& h) {
   using A = Acc<T>;
   const int64_t column_panels = up(h.features, h.width) / h.width;
-  const Exact<A> columns(column_panels * h.width * h.tokens);
+  const auto words = [&](int64_t n) { return (n + h.word - 1) / h.word; };
+  const Exact<A> columns(column_panels * h.width * words(h.tokens));
   k.column_panels(h.of(h.hidden), h.features, h.tokens, columns.get());
   const Exact<T> to_weight(h.rows * h.features), to_bias(h.rows), to_hidden(h.tokens * h.features);
-  k.weight_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, {columns.get(), h.tokens, h.tokens},
-                    0, column_panels, h.features, to_weight.get());
+  k.weight_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows,
+                    {columns.get(), words(h.tokens), h.tokens}, 0, column_panels, h.features,
+                    to_weight.get());
   k.bias_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, h.tokens, to_bias.get());
   for (int64_t v = 0; v < h.rows; ++v) {
     Sum bias;
-    for (int64_t t = 0; t < h.tokens; ++t) bias.add(double{h.grad_at(t, v)});
+    for (int64_t t = 0; t < h.tokens; ++t) bias.add(h.grad_at(t, v));
     bias.require_near(to_bias[v], "bias_gradient");
     for (int64_t f = 0; f < h.features; ++f) {
       Sum sum;
       for (int64_t t = 0; t < h.tokens; ++t)
-        sum.add(double{h.grad_at(t, v)} * static_cast<double>(h.hidden.at(t, f)));
+        sum.add(h.grad_at(t, v) * static_cast<double>(h.hidden.at(t, f)));
       sum.require_near(to_weight[v * h.features + f], "weight_gradient");
     }
   }
@@ -151,11 +167,11 @@ void check_products(const HeadGradientKernels& k, const HeadCase<T>& h) {
   for (int pass = 0; pass < 2; ++pass)
     for (int64_t first = 0; first < h.features; first += h.group) {
       const int64_t count = std::min(h.group, h.features - first);
-      const Exact<A> strip(h.group * h.rows + h.slack);
+      const Exact<A> strip(h.group * words(h.rows) + h.slack);
       HeadRows rows = h.of(h.weight);
       rows.data = static_cast<const T*>(rows.data) + first;
       k.column_groups(rows, count, h.rows, strip.get());
-      k.hidden_gradient(dtype<T>(), h.grad.get(), h.stride, h.rows, strip.get(), first, count,
+      k.hidden_gradient(dtype<T>(), h.rows_of_grad(), h.stride, h.rows, strip.get(), first, count,
                         h.features, 0, h.padded / h.width, pass > 0, sums.get());
     }
   k.write_panels(dtype<T>(), sums.get(), h.features, h.tokens, 0, h.padded / h.width,
@@ -165,9 +181,29 @@ void check_products(const HeadGradientKernels& k, const HeadCase<T>& h) {
       Sum sum;
       for (int pass = 0; pass < 2; ++pass)
         for (int64_t v = 0; v < h.rows; ++v)
-          sum.add(double{h.grad_at(t, v)} * static_cast<double>(h.weight.at(v, f)));
+          sum.add(h.grad_at(t, v) * static_cast<double>(h.weight.at(v, f)));
       sum.require_near(to_hidden[t * h.features + f], "hidden_gradient");
     }
+}
+
+// Two parts of the vocabulary, each of the rows twice.
+template <class T>
+void check_few(const HeadGradientKernels& k, const HeadCase<T>& h) {
+  const int64_t n = h.tokens * h.features;
+  const Exact<Acc<T>> sums(2 * n);
+  const Exact<T> out(n);
+  for (int64_t part = 0; part < 2; ++part)
+    for (const bool again : {false, true})
+      k.few_hidden_gradient(h.of(h.weight), h.rows_of_grad(), h.stride, h.rows, h.tokens,
+                            h.features, again, sums.get() + part * n);
+  k.write_parts(dtype<T>(), sums.get(), 2, n, 0, n, out.get());
+  for (int64_t i = 0; i < n; ++i) {
+    Sum sum;
+    for (int pass = 0; pass < 4; ++pass)
+      for (int64_t v = 0; v < h.rows; ++v)
+        sum.add(h.grad_at(i / h.features, v) * static_cast<double>(h.weight.at(v, i % h.features)));
+    sum.require_near(out[i], "few_hidden_gradient");
+  }
 }
 
 template <class T>
@@ -183,6 +219,7 @@ void check_head(const LinearTokenStatsKernels& k, const HeadGradientKernels& gra
       const HeadCase<T> h(k, tokens, features, rows, pairs, few);
       check_logits(h);
       if (!few) check_products(gradients, h);
+      if (tokens <= 16) check_few(gradients, h);
     }
 }
 

@@ -4,9 +4,10 @@
     gh = gs @ W          gW = gs.T @ h
 
 Gradients of the logits, (N, chunk), exist for at most _CHUNK_BYTES of the vocabulary; from there
-they go into the two products. A bfloat16 product takes them in two halves, of 8 bits each, on
-tensor cores: rounding them to bfloat16 would be seen in small gradients. The weight's gradient is
-written once, rounded once; that of the input is summed in float32.
+they go into the two products. Those of bfloat16 are rounded to it once, as torch's own are, and
+multiplied on tensor cores; those of float16, which would underflow, are float32 and multiplied as
+such. The weight's gradient is written once, rounded once; that of the input is summed in float32.
+The interpreter has no bfloat16 product and rounds nothing.
 
 Sums are in float32 (float64 for float64). float32 is multiplied as float32 (no TF32). No atomics.
 
@@ -39,7 +40,7 @@ def _linear_token_stats_backward_kernel(
     labels_ptr,
     scale_ptr,
     coefficients_ptr,  # (8, N): centre, log2 of the sum, entropy, alpha, beta, gamma, kappa, share
-    grad_ptr,  # (N, CHUNK)
+    grad_ptr,  # (N, CHUNK), stored rounded where it is bfloat16
     N,
     D,
     V,
@@ -85,7 +86,7 @@ def _linear_token_stats_backward_kernel(
 
 @triton.jit
 def _head_product_kernel(
-    a_ptr,  # (M, K), by the strides below, of the arithmetic type
+    a_ptr,  # (M, K), by the strides below, of the arithmetic type or bfloat16
     b_ptr,  # (K, N), rows B_LD apart
     c_ptr,  # (M, N)
     M,
@@ -95,7 +96,6 @@ def _head_product_kernel(
     A_K,
     B_LD,
     ACCUMULATE: tl.constexpr,
-    HALVES: tl.constexpr,
     ACC: tl.constexpr,
     WIDEN: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -111,12 +111,7 @@ def _head_product_kernel(
         a_mask, b_mask = (m < M)[:, None] & (k < K)[None, :], (n < N)[None, :] & (k < K)[:, None]
         a = tl.load(a_ptr + (m[:, None] * A_M + k[None, :] * A_K), mask=a_mask, other=0.0)
         b = tl.load(b_ptr + (k[:, None] * B_LD + n[None, :]), mask=b_mask, other=0.0)
-        if HALVES:
-            high = a.to(b.dtype)
-            acc = dot(high, b, acc, ACC, WIDEN)
-            acc = dot((a - high.to(ACC)).to(b.dtype), b, acc, ACC, WIDEN)
-        else:
-            acc = dot(a, b, acc, ACC, True)
+        acc = dot(a, b, acc, ACC, WIDEN)
     at = m[:, None] * N + n[None, :]
     mask = (m < M)[:, None] & (n < N)[None, :]
     if ACCUMULATE:
@@ -124,12 +119,17 @@ def _head_product_kernel(
     tl.store(c_ptr + at, acc.to(c_ptr.dtype.element_ty), mask=mask)
 
 
+def _grad_type(dtype: torch.dtype) -> torch.dtype:
+    """Of the gradients of logits."""
+    rounded = dtype == torch.bfloat16 and not INTERPRETED
+    return dtype if rounded or dtype == torch.float64 else torch.float32
+
+
 def _product_constants(dtype: torch.dtype) -> dict:
-    # float32 operands of 16-bit ones: their tiles take twice the room
-    side, terms = (64, 32) if dtype == torch.bfloat16 else (64, 16)
-    tile = {"BLOCK_M": side, "BLOCK_N": side, "BLOCK_K": terms, "GROUP": _GROUP}
-    halves = dtype == torch.bfloat16
-    return {"ACC": accumulator(dtype), "HALVES": halves, "WIDEN": INTERPRETED, **tile}
+    # of 16-bit operands a tile takes half the room; float16 meets float32
+    terms = 64 if dtype == torch.bfloat16 else 16
+    tile = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": terms, "GROUP": _GROUP}
+    return {"ACC": accumulator(dtype), "WIDEN": _grad_type(dtype) != dtype, **tile}
 
 
 def _coefficients(
@@ -195,7 +195,7 @@ def linear_token_stats_backward(
             most = max(8 * rows, _CHUNK_BYTES // (n * kind.itemsize) // rows * rows)
             for first in range(0, v, most):
                 chunk = min(most, v - first)
-                grad = hidden.new_empty(n, chunk, dtype=kind)
+                grad = hidden.new_empty(n, chunk, dtype=_grad_type(hidden.dtype))
                 _linear_token_stats_backward_kernel[
                     (triton.cdiv(n, tokens) * triton.cdiv(chunk, rows),)
                 ](
@@ -216,17 +216,18 @@ def linear_token_stats_backward(
                 if need_weight and head.features:
                     _product(grad.t(), head.hidden, to_weight[part], False)
                 if need_bias:
-                    to_bias[part] = grad.sum(0).to(hidden.dtype)
+                    to_bias[part] = grad.sum(0, dtype=kind).to(hidden.dtype)
     return to_hidden.to(hidden.dtype), to_weight, to_bias
 
 
 def _builds(dtype: torch.dtype, ragged: bool) -> list[Build]:
     p, sums = "*" + NAMES[dtype], "*fp64" if dtype == torch.float64 else "*fp32"
     size = "i32" if ragged else "i32:16"
-    backward = signature_of(dtype, ragged) | dict.fromkeys(("coefficients_ptr", "grad_ptr"), sums)
+    grad = "*" + NAMES[_grad_type(dtype)]
+    backward = signature_of(dtype, ragged) | {"coefficients_ptr": sums, "grad_ptr": grad}
     backward |= {"FIRST": "i32", "CHUNK": size}
     constants = constants_of(dtype, ragged) | {"GROUP": _GROUP}
-    product = {"a_ptr": sums, "b_ptr": p, "M": "i32", "N": size, "K": "i32", "B_LD": size}
+    product = {"a_ptr": grad, "b_ptr": p, "M": "i32", "N": size, "K": "i32", "B_LD": size}
     to_hidden = product | {"c_ptr": sums, "A_M": size}, {"A_K": 1, "ACCUMULATE": True}
     to_weight = product | {"c_ptr": p, "A_K": size}, {"A_M": 1, "ACCUMULATE": False}
     return [

@@ -49,6 +49,33 @@ def test_answers(shape, dtype):
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("shape", [(1, 64, 900), (16, 64, 900), (96, 33, 2001)], ids=str)
+def test_bfloat16_gradients_are_torchs(shape, seed):
+    """Rounded once for the products: as near to float64 as a bfloat16 head with logits."""
+    torch.manual_seed(seed)
+    tokens, features, vocabulary = shape
+    x = torch.randn(tokens, features).bfloat16().requires_grad_()
+    w = (torch.randn(vocabulary, features) * 3 / features**0.5).bfloat16().requires_grad_()
+    y, g = torch.randint(0, vocabulary, (tokens,)), torch.randn(2, tokens)
+
+    def of_logits(x, w):
+        logp = log_softmax(linear(x, w), -1)
+        return logp.gather(-1, y[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+    def errors(results):
+        return [float((r.double() - e).norm()) for r, e in zip(results, want, strict=True)]
+
+    wide = [t.detach().double().requires_grad_() for t in (x, w)]
+    want = torch.autograd.grad(of_logits(*wide), wide, list(g.double()))
+    theirs = torch.autograd.grad(of_logits(x, w), (x, w), list(g.bfloat16()))
+    got = linear_token_stats(x, w, y)
+    ours = torch.autograd.grad((got.logprob, got.entropy), (x, w), list(g))
+    for our, their in zip(errors(ours), errors(theirs), strict=True):
+        assert our <= 1.1 * their
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_each_gradient(name):
     h = head(40, 24, 250)
@@ -303,7 +330,7 @@ def everything(h, grads):
 
 @pytest.mark.usefixtures("isa")
 @every_dtype
-@pytest.mark.parametrize("shape", [(70, 40, 1000), (200, 64, 20)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 40, 1000), (200, 64, 20), (9, 40, 2000)], ids=str)
 def test_same_bits_on_any_number_of_threads(shape, dtype, threads):
     h = head(*shape, dtype)
     h = h._replace(hidden=(h.hidden * 1.1).to(dtype))  # sums that are rounded
