@@ -66,6 +66,9 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " bool need_input, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)",
             ),
         ),
+        "magnitude_threshold": Stem(
+            "op", ("magnitude_threshold(Tensor[] tensors, int keep, bool strict) -> Tensor",)
+        ),
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },
