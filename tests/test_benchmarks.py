@@ -68,11 +68,21 @@ NAMES = {
             "4x8x16",
             "512x896x151936 bf16",
             "256x896x16384 bf16",
+            "1x896x151936",
+            "1x896x151936 bf16",
+            "8x896x151936",
+            "8x896x151936 bf16",
         ),
     ),
     "entropy.linear_token_stats.LinearTokenStats2Threads": (
         ("synops", "torch", "compile", "gemm", "cross_entropy"),
-        ("512x896x151936", "512x896x151936 bf16", "4x8x16"),
+        (
+            "512x896x151936",
+            "512x896x151936 bf16",
+            "4x8x16",
+            "1x896x151936",
+            "1x896x151936 bf16",
+        ),
     ),
     "entropy.linear_token_stats.LinearTokenStatsTraining": (
         ("synops", "torch", "compile"),

@@ -31,6 +31,8 @@ class HeadSize(NamedTuple):
 _QWEN = "head of Qwen2.5-0.5B (896 features, 151936 tokens), "
 _PART = "a tenth of the vocabulary of "
 _QWEN3 = "head of Qwen3-0.6B, 2048 tokens"
+_STEP = "a step of decoding: the weight is read for one token"
+_STEPS = "a step of decoding 8 sequences"
 _CALL = "next to no arithmetic: the cost of a call"
 # Append only: results of older commits are stored by name.
 HEADS: dict[str, HeadSize] = {
@@ -39,8 +41,13 @@ HEADS: dict[str, HeadSize] = {
     "4x8x16": HeadSize(4, 8, 16, _CALL),
     "512x896x151936 bf16": HeadSize(512, 896, 151936, _QWEN + "512 tokens", torch.bfloat16),
     "256x896x16384 bf16": HeadSize(256, 896, 16384, _PART + _QWEN + "256 tokens", torch.bfloat16),
+    "1x896x151936": HeadSize(1, 896, 151936, _QWEN + _STEP),
+    "1x896x151936 bf16": HeadSize(1, 896, 151936, _QWEN + _STEP, torch.bfloat16),
+    "8x896x151936": HeadSize(8, 896, 151936, _QWEN + _STEPS),
+    "8x896x151936 bf16": HeadSize(8, 896, 151936, _QWEN + _STEPS, torch.bfloat16),
 }
-THREADED = {name: HEADS[name] for name in ("512x896x151936", "512x896x151936 bf16", "4x8x16")}
+_THREADED = ("512x896x151936", "512x896x151936 bf16", "4x8x16", "1x896x151936", "1x896x151936 bf16")
+THREADED = {name: HEADS[name] for name in _THREADED}
 TRAINED = {f"{name} training": HEADS[name] for name in ("256x896x16384", "4x8x16")}
 TABLES = {
     "2048x1024x151936": HeadSize(2048, 1024, 151936, _QWEN3),

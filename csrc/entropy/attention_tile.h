@@ -1,11 +1,12 @@
-// Tiles of attention scores: packing, the product of small blocks, and masks. Included by .inc
-// files only.
+// Tiles of attention scores: packing, the product of small blocks, and masks. Lengths of products
+// are in words (common/pairs.h). Included by .inc files only.
 #pragma once
 
 #include <cmath>
 #include <limits>
 
 #include "common/exponential.h"
+#include "common/pairs.h"
 #include "entropy/attention_with_stats.h"
 
 namespace synops::CPU_CAPABILITY {
@@ -23,102 +24,116 @@ constexpr int64_t kPanel = kTileVectors * kLanes<A>;  // keys
 template <class A>
 constexpr A kNever = -std::numeric_limits<A>::infinity();
 
-// c (R x C vectors) = a b, or c + a b: n terms; a[r, k] at r * row + k * step, rows of b and c ldb
-// and ldc apart.
-template <int R, int C, class A>
-inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const A* b, int64_t ldb,
-                         A* c, int64_t ldc, bool add) {
+// c (R x C vectors) += a b, or, without kAdd, c = scale a b: n words; a[r, k] at r * row + k *
+// step, rows of b and c ldb and ldc apart.
+template <bool kPairs, bool kAdd, int R, int C, class A, class B>
+inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const B* b, int64_t ldb,
+                         A* c, int64_t ldc, A scale) {
   constexpr int L = kLanes<A>;
   Vec<A> sum[R][C];
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < C; ++v) sum[r][v] = add ? Vec<A>::loadu(c + r * ldc + v * L) : Vec<A>(A(0));
+    for (int v = 0; v < C; ++v)
+      sum[r][v] = kAdd ? Vec<A>::loadu(c + r * ldc + v * L) : Vec<A>(A(0));
   for (int64_t k = 0; k < n; ++k) {
     Vec<A> right[C];
 #pragma GCC unroll 4
-    for (int v = 0; v < C; ++v) right[v] = Vec<A>::loadu(b + k * ldb + v * L);
+    for (int v = 0; v < C; ++v) right[v] = load<A>(b + k * ldb + v * L);
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
       const Vec<A> left(a[r * row + k * step]);
 #pragma GCC unroll 4
-      for (int v = 0; v < C; ++v) sum[r][v] = at::vec::fmadd(left, right[v], sum[r][v]);
+      for (int v = 0; v < C; ++v) sum[r][v] = multiply_add<kPairs>(left, right[v], sum[r][v]);
     }
   }
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < C; ++v) sum[r][v].store(c + r * ldc + v * L);
+    for (int v = 0; v < C; ++v)
+      (kAdd ? sum[r][v] : sum[r][v] * Vec<A>(scale)).store(c + r * ldc + v * L);
 }
 
 // The same for C vectors and at most kGroupRows rows.
-template <int C, class A>
+template <bool kPairs, bool kAdd, int C, class A, class B>
 inline void group_product(int64_t rows, int64_t n, const A* a, int64_t row, int64_t step,
-                          const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
-  if (rows == 6) return tile_product<6, C>(n, a, row, step, b, ldb, c, ldc, add);
-  int64_t r = 0;
-  if (rows - r >= 4) {
-    tile_product<4, C>(n, a, row, step, b, ldb, c, ldc, add);
-    r = 4;
-  }
-  if (rows - r >= 2) {
-    tile_product<2, C>(n, a + r * row, row, step, b, ldb, c + r * ldc, ldc, add);
-    r += 2;
-  }
-  if (rows - r >= 1) tile_product<1, C>(n, a + r * row, row, step, b, ldb, c + r * ldc, ldc, add);
+                          const B* b, int64_t ldb, A* c, int64_t ldc, A scale) {
+  const auto some = [&](auto count) {
+    tile_product<kPairs, kAdd, decltype(count)::value, C>(n, a, row, step, b, ldb, c, ldc, scale);
+    rows -= count, a += count * row, c += count * ldc;
+  };
+  if (rows == 6) return some(std::integral_constant<int, 6>{});
+  if (rows >= 4) some(std::integral_constant<int, 4>{});
+  if (rows >= 2) some(std::integral_constant<int, 2>{});
+  if (rows >= 1) some(std::integral_constant<int, 1>{});
 }
 
-// The same for `size` columns, which are rounded up to vectors.
-template <class A>
+// c += a b for `size` columns, which are rounded up to vectors.
+template <bool kPairs, class A, class B>
 inline void wide_product(int64_t rows, int64_t size, int64_t n, const A* a, int64_t row,
-                         int64_t step, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+                         int64_t step, const B* b, int64_t ldb, A* c, int64_t ldc) {
   constexpr int L = kLanes<A>;
   int64_t at = 0;
-  for (; at + (kTileVectors - 1) * L < size; at += kTileVectors * L)
-    group_product<kTileVectors>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
+  const auto some = [&](auto vectors) {
+    group_product<kPairs, true, decltype(vectors)::value>(rows, n, a, row, step, b + at, ldb,
+                                                          c + at, ldc, A(1));
+    at += vectors * L;
+  };
+  while (at + (kTileVectors - 1) * L < size) some(std::integral_constant<int, kTileVectors>{});
   if constexpr (kTileVectors == 4)
-    for (; at + L < size; at += 2 * L)
-      group_product<2>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
-  for (; at < size; at += L) group_product<1>(rows, n, a, row, step, b + at, ldb, c + at, ldc, add);
+    while (at + L < size) some(std::integral_constant<int, 2>{});
+  while (at < size) some(std::integral_constant<int, 1>{});
 }
 
-// out[i * ld + d] = rows[i, d] * scale, zeros behind size.
-template <class A, class T>
-inline void copy_rows(const T* rows, int64_t row, int64_t size, int64_t count, A scale, A* out,
-                      int64_t ld) {
-  constexpr int L = kLanes<A>;
+// Rows as left operands: out[i * ld + k] = word k of row i, zeros from size to ld, a multiple of
+// the lanes.
+template <bool kPairs, class T, class A = Acc<T>>
+inline void copy_rows(const T* rows, int64_t row, int64_t size, int64_t count, A* out, int64_t ld) {
   for (int64_t i = 0; i < count; ++i)
-    for (int64_t d = 0; d < ld; d += L) {
-      const int64_t inside = std::clamp<int64_t>(size - d, 0, L);
-      const Vec<A> x = inside > 0 ? load<A>(rows + i * row + d, inside) : Vec<A>(A(0));
-      (x * Vec<A>(scale)).store(out + i * ld + d);
-    }
+    for (int64_t k = 0; k < ld; k += kLanes<A>)
+      load_words<A, kPairs>(rows + i * row, k, size).store(out + i * ld + k);
+}
+
+// Rows as right operands: the numbers of a row side by side, or the words of two rows, the last one
+// with zeros.
+template <bool kPairs, class T, class A = Acc<T>>
+inline void stack_rows(const T* rows, int64_t row, int64_t size, int64_t count, A* out,
+                       int64_t ld) {
+  if constexpr (kPairs) {
+    for (int64_t i = 0; i < count; i += 2)
+      pair_rows(rows + i * row, i + 1 < count ? rows + (i + 1) * row : nullptr, size,
+                out + i / 2 * ld, ld);
+  } else {
+    copy_rows<false>(rows, row, size, count, out, ld);
+  }
 }
 
 // Keys [j0, j1) turned, panel by panel; zeros behind the last.
-template <class T, class A = Acc<T>>
+template <bool kPairs, class T, class A = Acc<T>>
 void turn_panels(const T* rows, int64_t ld, int64_t size, int64_t j0, int64_t j1, A* panels) {
   constexpr int L = kLanes<A>;
+  const int64_t n = words_of<kPairs>(size);
   for (int64_t j = j0; j < pad_to(j1, kPadKeys); j += L) {
-    A* out = panels + j / kPanel<A> * kPanel<A> * size + j % kPanel<A>;
-    for (int64_t d = 0; d < size; d += L) {
-      const int64_t inside = std::min<int64_t>(L, size - d);
+    A* out = panels + j / kPanel<A> * kPanel<A> * n + j % kPanel<A>;
+    for (int64_t k = 0; k < n; k += L) {
       Vec<A> v[L];
-      for (int k = 0; k < L; ++k)
-        v[k] = j + k < j1 ? load<A>(rows + (j + k) * ld + d, inside) : Vec<A>(A(0));
+      for (int i = 0; i < L; ++i)
+        v[i] = j + i < j1 ? load_words<A, kPairs>(rows + (j + i) * ld, k, size) : Vec<A>(A(0));
       transpose_lanes<A>(v);
-      for (int64_t k = 0; k < inside; ++k) v[k].store(out + (d + k) * kPanel<A>);
+      for (int64_t i = 0; i < std::min<int64_t>(L, n - k); ++i)
+        v[i].store(out + (k + i) * kPanel<A>);
     }
   }
 }
 
-// scores[r * ld + c] of `columns`, whole panels, relative to the first key of `panels`.
-template <class A>
-inline void score_panels(int64_t rows, const A* q, int64_t ldq, int64_t size, const A* panels,
-                         Range columns, A* scores, int64_t ld) {
+// scores[r * ld + c] = scale q[r] . key c for `columns`, whole panels, relative to the first key of
+// `panels`; n words.
+template <bool kPairs, class A>
+inline void score_panels(int64_t rows, const A* q, int64_t ldq, int64_t n, const A* panels,
+                         Range columns, A scale, A* scores, int64_t ld) {
   for (int64_t c = columns.begin; c < columns.end; c += kPanel<A>)
-    group_product<kTileVectors>(rows, size, q, ldq, 1, panels + c * size, kPanel<A>, scores + c, ld,
-                                false);
+    group_product<kPairs, false, kTileVectors>(rows, n, q, ldq, 1, panels + c * n, kPanel<A>,
+                                               scores + c, ld, scale);
 }
 
 // The panels of [first_key, ...) that hold keys of `keys`, relative to first_key.

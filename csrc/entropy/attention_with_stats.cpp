@@ -2,7 +2,7 @@
 //
 // Keys are turned to panels once for all rows that read them, 1 % of the work at 512 rows; values
 // are read from where they are if they can be. Blocks of 96 rows of a head are the items that
-// threads take; nothing of size rows x keys is made.
+// threads take, of a few rows parts of its keys; nothing of size rows x keys is made.
 #include "entropy/attention_ops.h"
 
 namespace synops {
@@ -40,10 +40,72 @@ int64_t panel_bytes(const Attention& a) {
 }
 
 // Keys are turned where they are read, so that they stay in a core's cache: by blocks, where one
-// block of rows reads a head (1 to 16 rows of 2048 keys take a quarter less), and by heads, where
-// there are enough of them to share out, and small ones.
+// block of rows reads a head (16 rows of 2048 keys take a quarter less), and by heads, where there
+// are enough of them to share out, and small ones.
+bool read_once(const Attention& a) { return a.rows <= kBlockRows && a.heads == a.kv_heads; }
 bool turned_by_head(const Attention& a) {
   return a.batch * a.kv_heads >= 16 && panel_bytes(a) <= 256 * 1024;
+}
+
+// Grouped queries of one row as rows of their key head, which is read once for them.
+Attention grouped(Attention a) {
+  const int64_t group = a.heads / a.kv_heads;
+  if (a.rows != 1 || a.causal || a.window >= 0) return a;
+  a.heads = a.kv_heads, a.rows = group;
+  a.query.row = a.query.head, a.query.head *= group;
+  a.mask.row = a.mask.head, a.mask.head *= group;
+  return a;
+}
+
+// Rows that are few: every head in parts of its keys, in which threads share one, too.
+template <class F>
+void attend_few(const Attention& a, bool entropy, bool varentropy, F&& output_of) {
+  const AttentionFewKernels& k = attention_few_kernels();
+  const int64_t heads = a.batch * a.heads;
+  const int64_t count = std::max<int64_t>(1, blocks_of(a.keys, kPartKeys)), bytes = few_part(a);
+  const int64_t work = heads * a.rows * a.keys * (a.size + a.value_size);
+  const Scratch parts(heads * count * bytes);
+  take_items(heads * count, work, few_room(a), [&](int64_t item, void* room) {
+    const int64_t head = item / count, j = item % count * kPartKeys;
+    k.pass(a, head / a.heads, head % a.heads, j, std::min(a.keys, j + kPartKeys), entropy,
+           varentropy, row_of(parts.data(), item, bytes), room);
+  });
+  for (int64_t head = 0; head < heads; ++head)
+    k.finish(a, row_of(parts.data(), head * count, bytes), count, output_of(head));
+}
+
+// Rows in blocks. `panels` null: keys are turned where they are read.
+template <class F>
+void attend_blocks(const Attention& a, const PackedHeads* panels, F&& output_of) {
+  const AttentionKernels& k = attention_kernels();
+  const PackedHeads values(a, a.value, a.value_size, PackedHeads::Form::kRows);
+  const int64_t heads = a.batch * a.heads, blocks = blocks_of(a.rows, kBlockRows);
+  const int64_t group = a.heads / a.kv_heads;
+  const auto run = [&](int64_t head, int64_t block, const void* turned, void* room) {
+    const int64_t b = head / a.heads, h = head % a.heads, i = block * kBlockRows;
+    k.forward(a, turned, values.rows(b, h / group), b, h, i, std::min(a.rows, i + kBlockRows),
+              output_of(head), room);
+  };
+  const int64_t work = heads * a.rows * a.keys * (a.size + a.value_size);
+  // The last blocks of a head first: causal, they have the most keys.
+  if (panels != nullptr || read_once(a)) {
+    take_items(heads * blocks, work, forward_room(a), [&](int64_t item, void* room) {
+      const int64_t head = item / blocks, b = head / a.heads, kv_head = head % a.heads / group;
+      run(head, blocks - 1 - item % blocks,
+          panels == nullptr ? nullptr : panels->panels(b, kv_head), room);
+    });
+    return;
+  }
+  take_items(
+      a.batch * a.kv_heads, work, forward_room(a) + panel_bytes(a), [&](int64_t item, void* room) {
+        void* turned = row_of(room, forward_room(a), 1);
+        const int64_t at = a.key.at(item / a.kv_heads, item % a.kv_heads, 0);
+        const char* from =
+            static_cast<const char*>(a.key.data) + at * static_cast<int64_t>(bytes_of(a.dtype));
+        k.pack_panels(a.dtype, from, a.key.row, a.size, 0, a.keys, turned);
+        for (int64_t head = item * group; head < (item + 1) * group; ++head)
+          for (int64_t block = blocks - 1; block >= 0; --block) run(head, block, turned, room);
+      });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_with_stats(
@@ -62,50 +124,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> attention_with_stats(
   const Tensor of[] = {stats_like(a, true, a.rows), stats_like(a, entropy, a.rows),
                        stats_like(a, varentropy, a.rows), stats_like(a, max_prob, a.rows),
                        stats_like(a, received, a.keys)};
-  const int64_t heads = a.batch * a.heads, blocks = blocks_of(a.rows, kBlockRows);
-  if (heads > 0) {
-    const AttentionKernels& k = attention_kernels();
-    const bool alone = !received && blocks <= 1 && a.heads == a.kv_heads;
-    const bool by_head = !received && !alone && turned_by_head(a);
-    const PackedHeads panels(
-        a, a.key, a.size, alone || by_head ? PackedHeads::Form::kNone : PackedHeads::Form::kPanels);
-    const PackedHeads values(a, a.value, a.value_size, PackedHeads::Form::kRows);
-    const int64_t group = a.heads / a.kv_heads;
-    const int64_t row_bytes = a.value_size * static_cast<int64_t>(bytes_of(a.dtype));
-    const auto head_of = [&](const Tensor& t, int64_t head, bool asked) {
-      return row_of(data_of(t, asked), head * a.rows, a.acc_bytes());
+  const std::tuple results{output, of[0], of[1], of[2], of[3], of[4]};
+  if (a.batch * a.heads == 0) return results;
+  const Attention g = grouped(a);
+  const bool few = g.rows * (g.heads / g.kv_heads) <= kUnturnedRows;
+  const int64_t row_bytes = a.value_size * static_cast<int64_t>(bytes_of(a.dtype));
+  const auto results_of = [&](int64_t row) {  // of all heads
+    const auto from = [&](const Tensor& t, bool asked) {
+      return row_of(data_of(t, asked), row, a.acc_bytes());
     };
-    const auto run = [&](int64_t head, int64_t block, const void* turned, void* room) {
-      const int64_t b = head / a.heads, h = head % a.heads, i = block * kBlockRows;
-      const AttentionOutput o{row_of(output.mutable_data_ptr(), head * a.rows, row_bytes),
-                              head_of(of[0], head, true), head_of(of[1], head, entropy),
-                              head_of(of[2], head, varentropy), head_of(of[3], head, max_prob)};
-      k.forward(a, turned, values.rows(b, h / group), b, h, i, std::min(a.rows, i + kBlockRows), o,
-                room);
-    };
-    const int64_t work = heads * a.rows * a.keys * (a.size + a.value_size);
-    // The last blocks of a head first: causal, they have the most keys.
-    if (by_head) {
-      take_items(a.batch * a.kv_heads, work, forward_room(a) + panel_bytes(a),
-                 [&](int64_t item, void* room) {
-                   void* turned = row_of(room, forward_room(a), 1);
-                   const int64_t at = a.key.at(item / a.kv_heads, item % a.kv_heads, 0);
-                   const char* from = static_cast<const char*>(a.key.data) +
-                                      at * static_cast<int64_t>(bytes_of(a.dtype));
-                   k.pack_panels(a.dtype, from, a.key.row, a.size, 0, a.keys, turned);
-                   for (int64_t head = item * group; head < (item + 1) * group; ++head)
-                     for (int64_t block = blocks - 1; block >= 0; --block)
-                       run(head, block, turned, room);
-                 });
-    } else {
-      take_items(heads * blocks, work, forward_room(a), [&](int64_t item, void* room) {
-        const int64_t head = item / blocks, b = head / a.heads, kv_head = head % a.heads / group;
-        run(head, blocks - 1 - item % blocks, alone ? nullptr : panels.panels(b, kv_head), room);
-      });
-    }
-    if (received) receive(a, panels, of[0], of[4]);
-  }
-  return {output, of[0], of[1], of[2], of[3], of[4]};
+    return AttentionOutput{row_of(output.mutable_data_ptr(), row, row_bytes), from(of[0], true),
+                           from(of[1], entropy), from(of[2], varentropy), from(of[3], max_prob)};
+  };
+  const bool turned = !received && (few || read_once(g) || turned_by_head(g));
+  using Form = PackedHeads::Form;
+  const PackedHeads panels(a, a.key, a.size, turned ? Form::kNone : Form::kPanels);
+  const auto output_of = [&](int64_t head) { return results_of(head * g.rows); };
+  if (few)
+    attend_few(g, entropy, varentropy, output_of);
+  else
+    attend_blocks(g, turned ? nullptr : &panels, output_of);
+  if (received) receive(a, panels, of[0], of[4]);
+  return results;
 }
 
 AttentionMask mask_of(const Tensor& t, const Attention& a, const char* op) {

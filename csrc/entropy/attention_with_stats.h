@@ -1,5 +1,5 @@
-// attention_with_stats: what its raw-pointer kernels work on (bodies in attention_with_stats.inc
-// and attention_with_stats_backward.inc).
+// attention_with_stats: what its raw-pointer kernels work on (bodies in attention_with_stats.inc,
+// attention_with_stats_backward.inc and attention_few_rows.inc).
 //
 // Work is cut into blocks of rows (queries) and of keys whose sizes depend neither on the processor
 // nor on the number of threads; so does the room that a block needs.
@@ -16,6 +16,9 @@ namespace synops {
 // Keys of a block: with head size 64, K and V of it are 128 KB of the L2, and the sums of a group
 // of rows stay in registers for all of it. Rows of a block: 16 groups of 6 use them again.
 constexpr int64_t kBlockKeys = 256, kBlockRows = 96, kGroupRows = 6;
+// Rows for which keys are not worth turning: 16 heads of 512 bfloat16 keys take 240 us for 4 rows
+// unturned, 226 for 9 turned. Keys of a part of a head then: 8 threads can share one of 8192.
+constexpr int64_t kUnturnedRows = 4, kPartKeys = 1024;
 // A multiple of every set's lanes and panels: what lengths are rounded up to.
 constexpr int64_t kPadSize = 16, kPadKeys = 64;
 
@@ -109,6 +112,15 @@ struct AttentionKernels {
                    int64_t h, int64_t j0, int64_t j1, void* received, void* room);
 };
 
+struct AttentionFewKernels {
+  // What keys [j0, j1), j0 a multiple of kBlockKeys, give to all rows, at most kUnturnedRows, of
+  // head (b, h): to a part of few_part(a) bytes. room: few_room(a) bytes.
+  void (*pass)(const Attention& a, int64_t b, int64_t h, int64_t j0, int64_t j1, bool entropy,
+               bool varentropy, void* part, void* room);
+  // Results of a head from its parts, which are changed.
+  void (*finish)(const Attention& a, void* parts, int64_t count, const AttentionOutput& o);
+};
+
 struct AttentionGradientKernels {
   // Adds what rows [i0, i1) of head (b, h) give to grad_key and grad_value (keys, padded size), and
   // writes their grad_query (rows, size), in the element type; null: not needed. room:
@@ -123,9 +135,22 @@ struct AttentionGradientKernels {
                     int64_t j0, int64_t j1, void* out);
 };
 
+// Sums, three vectors and the maximum of a row.
+inline int64_t running_size(const Attention& a, int64_t rows) {
+  return rows * (pad_to(a.value_size, kPadSize) + 3 * kPadSize) + pad_to(rows, kPadSize);
+}
+
 inline int64_t forward_room(const Attention& a) {
-  const int64_t sides = pad_to(a.size, kPadSize) + pad_to(a.value_size, kPadSize);
-  return (kBlockRows * (sides + 4 * kPadSize) + (kGroupRows + a.size) * kBlockKeys) * a.acc_bytes();
+  const int64_t size = pad_to(a.size, kPadSize);
+  return (kBlockRows * size + (kGroupRows + size) * kBlockKeys + running_size(a, kBlockRows)) *
+         a.acc_bytes();
+}
+
+inline int64_t few_part(const Attention& a) { return running_size(a, a.rows) * a.acc_bytes(); }
+
+inline int64_t few_room(const Attention& a) {
+  const int64_t sides = a.rows * pad_to(a.size, kPadSize);
+  return (sides + (kUnturnedRows + pad_to(a.value_size, kPadSize)) * kBlockKeys) * a.acc_bytes();
 }
 
 // Between rows of scores in the backward, which reads columns of them: a power of two would have
@@ -138,6 +163,7 @@ inline int64_t backward_room(const Attention& a) {
 }
 
 SYNOPS_KERNELS(AttentionKernels, attention)
+SYNOPS_KERNELS(AttentionFewKernels, attention_few)
 SYNOPS_KERNELS(AttentionGradientKernels, attention_gradient)
 
 }  // namespace synops

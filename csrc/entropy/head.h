@@ -1,5 +1,6 @@
 // A language-model head as linear_token_stats and its gradients read it: checked, and its tokens
-// packed once. A tile of the weight is packed by whoever needs it.
+// packed once. A tile of the weight is packed by whoever needs it. Few tokens are not worth it:
+// they and the weight are read as they are (few_tokens.h).
 #pragma once
 
 #include <cmath>
@@ -60,6 +61,7 @@ class Head {
     pairs = dtype == DType::kBFloat16 && features % 2 == 0 && k.pairs();
     depth = pairs ? features / 2 : features;
     panels = (tokens + width - 1) / width;
+    few = tokens <= k.few(dtype);
     const int64_t group = k.group(dtype);
     const int64_t bytes = std::max<int64_t>(1, group * depth * acc_bytes);
     tile_rows = group * std::clamp<int64_t>(kTileBytes / bytes, 1, kMostGroups);
@@ -91,6 +93,17 @@ class Head {
   }
 
   HeadPanels pack_hidden(void* out) const {
+    if (few) {
+      for (int64_t i = 0; i < tokens; ++i) {
+        const void* row = hidden_rows(i).data;
+        char* to = static_cast<char*>(out) + i * depth * acc_bytes;
+        if (pairs)
+          std::memcpy(to, row, depth * acc_bytes);
+        else
+          array_kernels().widen(dtype, row, features, to);
+      }
+      return {out, depth, tokens};
+    }
     split(panels, threads_for(tokens * features), [&](int64_t begin, int64_t end) {
       // Panels are stored exactly: no thread writes into another's.
       k.pack_panels(hidden_rows(begin * width), pairs,
@@ -104,7 +117,8 @@ class Head {
     const int64_t first = tile * tile_rows, count = std::min(tile_rows, vocabulary - first);
     char* bias =
         static_cast<char*>(out) + Scratch::round_up(packed_bytes(tile_rows, k.group(dtype), depth));
-    k.pack_groups(weight_rows(first), pairs, count, depth, out);
+    const HeadRows rows = weight_rows(first);
+    if (!few) k.pack_groups(rows, pairs, count, depth, out);
     std::memset(bias, 0, tile_rows * acc_bytes);
     if (bias_.has_value())
       array_kernels().widen(dtype,
@@ -112,12 +126,13 @@ class Head {
                                 first * static_cast<int64_t>(bytes_of(dtype)),
                             count, bias);
     const HeadRows next = weight_rows(first + count);
-    return {out,
+    return {few ? rows.data : out,
+            !few,
             bias,
             first,
             count,
             first + count < vocabulary ? next.data : nullptr,
-            next.ld * static_cast<int64_t>(bytes_of(dtype))};
+            rows.ld * static_cast<int64_t>(bytes_of(dtype))};
   }
 
   const DType dtype;
@@ -126,7 +141,7 @@ class Head {
   const LinearTokenStatsKernels& k;
   const int64_t width;
   int64_t tokens, features, vocabulary, depth, panels, tile_rows, tiles;
-  bool pairs;
+  bool pairs, few;
 
  private:
   // A tile and a panel share L2, 1 MB on a Zen 4 core; 8 groups of logits share L1 with them.

@@ -2,7 +2,8 @@
 //
 // Arithmetic is in A, float32 (float64 for float64). Operands are packed: tokens in panels of
 // `width`, rows of the weight in groups of `group`; a tile is a few groups, see panel_product.h.
-// What is packed ends with `slack` more elements, which stores run into.
+// What is packed ends with `slack` more elements, which stores run into. For `few` tokens or less
+// nothing is packed, see few_tokens.h.
 #pragma once
 
 #include <cstdint>
@@ -26,24 +27,26 @@ struct HeadRows {
 };
 
 struct HeadPanels {
-  const void* data;  // (panels, depth, width)
+  const void* data;  // (panels, depth, width); of few tokens (tokens, depth)
   int64_t depth;
   int64_t tokens;
 };
 
 struct HeadTile {
-  const void* data;  // (groups, depth, group)
+  const void* data;  // (groups, depth, group); for few tokens the rows as they are
+  bool packed;
   const void* bias;  // (groups * group,), of A
   int64_t first;     // row of the weight
   int64_t rows;
-  const void* next;  // the rows of the next tile where they are, or null
-  int64_t row_bytes;
+  const void* next;   // the rows of the next tile where they are, or null
+  int64_t row_bytes;  // between rows where they are
 };
 
 struct LinearTokenStatsKernels {
   int64_t (*width)(DType dtype);
   int64_t (*group)(DType dtype);
   int64_t (*slack)(DType dtype);
+  int64_t (*few)(DType dtype);
   // Whether bfloat16 is multiplied in pairs here: a word of the depth is two elements.
   bool (*pairs)();
 

@@ -1,5 +1,5 @@
-// The kernels of attention_with_stats.inc and attention_with_stats_backward.inc against plain
-// loops.
+// The kernels of attention_with_stats.inc, attention_with_stats_backward.inc and
+// attention_few_rows.inc against plain loops.
 #include <algorithm>
 #include <vector>
 
@@ -73,6 +73,7 @@ void check_dtype(const Shape& shape, Isa isa) {
   using A = Acc<T>;
   const auto& [rows, keys, size, value_size, causal, window, kind] = shape;
   const AttentionKernels& k = attention_kernels(isa);
+  const AttentionFewKernels& few = attention_few_kernels(isa);
   const AttentionGradientKernels& gradients = attention_gradient_kernels(isa);
   const DType type = dtype<T>();
   const Rows<T> q(rows, size, 3), key(keys, size, 1), value(keys, value_size),
@@ -105,24 +106,38 @@ void check_dtype(const Shape& shape, Isa isa) {
   const Exact<T> out(rows * value_size);
   const Exact<A> lse(rows), entropy(rows), varentropy(rows), max_prob(rows), received(keys);
   const AttentionOutput o{out.get(), lse.get(), entropy.get(), varentropy.get(), max_prob.get()};
+  const auto check_forward = [&] {
+    for (int64_t i = 0; i < rows; ++i) {
+      near<A>(lse[i], plain.lse[i], "lse");
+      near<A>(entropy[i], plain.entropy[i], "entropy");
+      for (int64_t d = 0; d < value_size; ++d) {
+        double want = 0;
+        for (int64_t j = 0; j < keys; ++j) want += plain.p[i * keys + j] * value.at(j, d);
+        near<T>(static_cast<double>(out[i * value_size + d]), want, "output");
+      }
+    }
+  };
+  if (rows <= kUnturnedRows) {
+    const int64_t count = std::max<int64_t>(1, blocks_of(keys, kPartKeys)), bytes = few_part(a);
+    const Guarded parts(count * bytes);
+    for (int64_t c = 0; c < count; ++c) {
+      const Guarded room(few_room(a));
+      few.pass(a, 0, 0, c * kPartKeys, std::min(keys, (c + 1) * kPartKeys), true, true,
+               static_cast<char*>(parts.data()) + c * bytes, room.data());
+    }
+    few.finish(a, parts.data(), count, o);
+    check_forward();
+  }
   for (int64_t i = 0; i < rows; i += kBlockRows) {
     const Guarded room(forward_room(a));
     const void* turned = rows <= kBlockRows ? nullptr : panels.get();
     k.forward(a, turned, values, 0, 0, i, std::min(rows, i + kBlockRows), o, room.data());
   }
+  check_forward();
   for (int64_t j = 0; j < keys; j += kBlockKeys) {
     const Guarded room(forward_room(a));
     k.received(a, panels.get(), lse.get(), 0, 0, j, std::min(keys, j + kBlockKeys), received.get(),
                room.data());
-  }
-  for (int64_t i = 0; i < rows; ++i) {
-    near<A>(lse[i], plain.lse[i], "lse");
-    near<A>(entropy[i], plain.entropy[i], "entropy");
-    for (int64_t d = 0; d < value_size; ++d) {
-      double want = 0;
-      for (int64_t j = 0; j < keys; ++j) want += plain.p[i * keys + j] * value.at(j, d);
-      near<T>(static_cast<double>(out[i * value_size + d]), want, "output");
-    }
   }
   for (int64_t j = 0; j < keys; ++j) {
     double want = 0;
@@ -181,12 +196,14 @@ void check_dtype(const Shape& shape, Isa isa) {
 }  // namespace
 
 void check_attention(Isa isa) {
-  // Around 6 and 96 rows, panels of 8 to 64 and blocks of 256 keys, and lanes of 4 to 16.
+  // Around 4, 6 and 96 rows, panels of 8 to 64 and blocks of 256 keys, lanes of 4 to 16,
+  // and parts of 1024 keys.
   const Shape shapes[] = {{1, 1, 1, 1, false, -1, 0},     {7, 65, 16, 33, false, -1, 0},
                           {97, 257, 8, 16, false, -1, 1}, {101, 70, 5, 17, true, -1, 0},
                           {100, 300, 17, 64, true, 9, 0}, {70, 33, 4, 48, false, 5, 0},
                           {13, 64, 64, 80, false, -1, 2}, {6, 300, 256, 1, false, 20, 1},
-                          {3, 0, 8, 8, false, -1, 0}};
+                          {3, 0, 8, 8, false, -1, 0},     {2, 2100, 17, 24, false, -1, 2},
+                          {4, 1030, 33, 16, false, 3, 1}};
   for (const Shape& s : shapes)
     for_dtypes([&](auto t) {
       using T = decltype(t);

@@ -16,7 +16,7 @@ struct HeadCase {
   using A = Acc<T>;
 
   HeadCase(const LinearTokenStatsKernels& k, int64_t tokens, int64_t features, int64_t rows,
-           bool pairs)
+           bool pairs, bool few)
       : k(k),
         tokens(tokens),
         features(features),
@@ -26,23 +26,35 @@ struct HeadCase {
         slack(k.slack(dtype<T>())),
         depth(pairs ? features / 2 : features),
         pairs(pairs),
+        few(few),
         padded(up(tokens, width)),
         stride(up(rows, group) * width),
         hidden(Dense<T>::random(tokens, features, false, 3)),
         weight(Dense<T>::random(rows, features, false, 1)),
         bias(up(rows, group)),
-        panels(padded * depth),
+        panels((few ? tokens : padded) * depth),
         groups(up(rows, group) * depth + slack),
         labels(tokens),
         grad(padded / width * stride) {
     for (int64_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<A>(i < rows ? uniform() : 0);
     for (int64_t i = 0; i < tokens; ++i) labels[i] = kFirst - 1 + i % (rows + 2);
+    for (int64_t i = 0; few && i < tokens; ++i) {
+      const T* row = hidden.memory.get() + i * hidden.ld;
+      if (pairs)
+        std::memcpy(panels.get() + i * depth, row, depth * sizeof(A));
+      else
+        std::copy_n(row, depth, panels.get() + i * depth);
+    }
+    if (few) return;
     k.pack_panels(of(hidden), pairs, tokens, depth, panels.get());
     k.pack_groups(of(weight), pairs, rows, depth, groups.get());
   }
 
   static HeadRows of(const Dense<T>& m) { return {dtype<T>(), m.memory.get(), m.ld}; }
-  HeadTile tile() const { return {groups.get(), bias.get(), kFirst, rows, nullptr, 0}; }
+  HeadTile tile() const {
+    const void* data = few ? static_cast<const void*>(weight.memory.get()) : groups.get();
+    return {data, !few, bias.get(), kFirst, rows, nullptr, weight.ld * int64_t{sizeof(T)}};
+  }
   HeadPanels packed() const { return {panels.get(), depth, tokens}; }
   Sum logit(int64_t t, int64_t v) const {
     Sum sum;
@@ -58,7 +70,7 @@ struct HeadCase {
   static constexpr int64_t kFirst = 100;  // row of the weight
   const LinearTokenStatsKernels& k;
   int64_t tokens, features, rows, width, group, slack, depth;
-  bool pairs;
+  bool pairs, few;
   int64_t padded, stride;
   Dense<T> hidden, weight;
   Exact<Acc<T>> bias, panels, groups;
@@ -162,15 +174,16 @@ template <class T>
 void check_head(const LinearTokenStatsKernels& k, const HeadGradientKernels& gradients,
                 int64_t tokens, int64_t features, int64_t rows) {
   const bool can_pair = dtype<T>() == DType::kBFloat16 && features % 2 == 0 && k.pairs();
-  for (const bool pairs : {false, true}) {
-    if (pairs && !can_pair) continue;
-    say("head of %s: %ld tokens, %ld features, %ld rows%s", name_of(dtype<T>()),
-        static_cast<long>(tokens), static_cast<long>(features), static_cast<long>(rows),
-        pairs ? ", pairs" : "");
-    const HeadCase<T> h(k, tokens, features, rows, pairs);
-    check_logits(h);
-    check_products(gradients, h);
-  }
+  for (const bool pairs : {false, true})
+    for (const bool few : {false, true}) {
+      if ((pairs && !can_pair) || (few && tokens > k.few(dtype<T>()))) continue;
+      say("head of %s: %ld tokens, %ld features, %ld rows%s%s", name_of(dtype<T>()),
+          static_cast<long>(tokens), static_cast<long>(features), static_cast<long>(rows),
+          pairs ? ", pairs" : "", few ? ", not packed" : "");
+      const HeadCase<T> h(k, tokens, features, rows, pairs, few);
+      check_logits(h);
+      if (!few) check_products(gradients, h);
+    }
 }
 
 }  // namespace

@@ -68,6 +68,15 @@ CASES = {
     "no batch": Case((0, 2, 1, 5, 5, 4, 4)),
 }
 
+# On CPU up to 4 rows that read a head of keys, in one group, too, take them in parts of 1024.
+FEW_ROWS = {
+    "few rows": Case((1, 2, 2, 3, 2100, 33, 20), {}, _bans(3, 2100)),
+    "few rows, window": Case((1, 2, 1, 2, 1030, 16, 16), {"window": 3}),
+    "few rows, causal": Case((1, 1, 1, 4, 1030, 16, 64), {"is_causal": True}),
+    "one row of groups": Case((2, 4, 2, 1, 1100, 16, 16), {}, _numbers(2, 4, 1, 1100)),
+    "one row of large groups": Case((2, 10, 2, 1, 270, 16, 16), {}, _bools(2, 10, 1, 270)),
+}
+
 
 class Sample(NamedTuple):
     """Arguments of a call, and the gradients that arrive."""

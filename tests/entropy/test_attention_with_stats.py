@@ -4,7 +4,18 @@ import math
 
 import pytest
 import torch
-from attention_samples import CASES, DTYPES, STATS, Case, check, doubled, near, run, sample
+from attention_samples import (
+    CASES,
+    DTYPES,
+    FEW_ROWS,
+    STATS,
+    Case,
+    check,
+    doubled,
+    near,
+    run,
+    sample,
+)
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from synops.entropy import attention_with_stats
@@ -14,7 +25,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 @pytest.mark.usefixtures("isa")
 @every_dtype
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", [*CASES.values(), *FEW_ROWS.values()], ids=[*CASES, *FEW_ROWS])
 def test_reference(case, dtype):
     """Output, every statistic, and the gradients through all of them."""
     s = sample(case, dtype)
@@ -98,18 +109,21 @@ class TestStatistics:
         assert torch.equal(output, value[:, :, 7:8].expand_as(output))
         assert stats.received[0, 0, 7] == 5
 
-    def test_nan_and_inf_stay_in_their_rows(self):
-        s = sample(CASES["whole blocks"], torch.float32)
+    @pytest.mark.usefixtures("isa")
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize(("rows", "row"), [(96, 50), (4, 1)])
+    def test_nan_and_inf_stay_in_their_rows(self, rows, row, dtype):
+        s = sample(Case((1, 1, 1, rows, 1280, 64, 64)), dtype)
         want, stats = attention_with_stats(*s[:3], stats=STATS)
         for bad in (torch.nan, torch.inf):
             query = s.query.clone()
-            query[..., 50, :] = bad
+            query[..., row, :] = bad
             got, got_stats = attention_with_stats(query, *s[1:3], stats=STATS)
-            others = torch.arange(96) != 50
+            others = torch.arange(rows) != row
             assert torch.equal(got[..., others, :], want[..., others, :])
             assert torch.equal(got_stats.entropy[..., others], stats.entropy[..., others])
-            assert got[..., 50, :].isnan().all()
-            assert got_stats.entropy[..., 50].isnan().all()
+            assert got[..., row, :].isnan().all()
+            assert got_stats.entropy[..., row].isnan().all()
 
 
 @pytest.mark.usefixtures("isa")
@@ -157,11 +171,13 @@ def test_gradients_one_by_one():
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("name", ["causal", "blocks and a rest"])
-def test_threads(name, threads):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(1, 2, 1, 900, 323, 33, 80), (1, 2, 1, 900, 200, 64, 64), (1, 1, 1, 1, 5000, 64, 64)]
+)
+def test_threads(sizes, dtype, threads):
     """The same bits from any number of them; few heads, so that parts are added."""
-    case = CASES[name]
-    s = sample(case._replace(sizes=(1, 2, 1, 900, *case.sizes[4:])), torch.float32)
+    s = sample(Case(sizes, {"is_causal": sizes[4] == 200}), dtype)
     answers = []
     for n in (1, 2, 5):
         threads(n)

@@ -318,11 +318,14 @@ def test_same_bits_on_any_number_of_threads(shape, dtype, threads):
 
 @pytest.mark.usefixtures("isa")
 @every_dtype
-def test_tokens_do_not_depend_on_each_other(dtype):
-    h = head(70, 40, 300, dtype)
-    h = h._replace(hidden=(h.hidden * 1.1).to(dtype))
+@pytest.mark.parametrize("shape", [(70, 40, 300), (70, 1203, 50)], ids=str)
+def test_tokens_do_not_depend_on_each_other(shape, dtype):
+    """The same bits packed and not packed, as up to a vector of them are read."""
+    h = head(*shape, dtype)
+    h = h._replace(hidden=(h.hidden * 1.1).to(dtype))  # sums that are rounded
     want = linear_token_stats(*h, stats=STATS)
-    for some in (slice(0, 1), slice(5, 22), slice(30, 70)):
+    ends = (1, 2, 3, 4, 8, 9, 12, 13, 16, 17)
+    for some in (*(slice(0, n) for n in ends), slice(5, 22), slice(30, 70)):
         got = linear_token_stats(h.hidden[some], h.weight, h.labels[some], h.bias, stats=STATS)
         for name in STATS:
             assert torch.equal(getattr(got, name), getattr(want, name)[some])

@@ -132,7 +132,8 @@ def linear_token_stats(
         IndexError: a label is out of range (CPU; not while tracing).
         RuntimeError: ``backend`` cannot run here.
 
-    Speed: the time of the product alone, in a hundredth of the memory (CPU). The backward makes the
+    Speed: the time of the product alone, in a hundredth of the memory (CPU); of up to 16 tokens,
+    as in a step of decoding, that of reading ``weight`` once and some. The backward makes the
     logits again, three products in place of two, and multiplies bfloat16 in float32, since
     gradients of logits that were rounded to it would be seen in the result: where the processor
     has AVX512_BF16, forward and backward take 1.7x of torch's time. The gradient of ``weight`` is
