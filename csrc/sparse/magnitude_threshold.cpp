@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "common/scramble.h"
 #include "common/scratch.h"
 #include "common/split.h"
 #include "common/tensor.h"
@@ -103,13 +104,6 @@ class Numbers {
 int64_t nth_largest(std::vector<int64_t>& keys, int64_t n) {
   std::nth_element(keys.begin(), keys.begin() + n, keys.end(), std::greater<>());
   return keys[n];
-}
-
-uint64_t scrambled(uint64_t i) {  // splitmix64: a sample at even steps may meet a period
-  i += 0x9e3779b97f4a7c15u;
-  i = (i ^ (i >> 30)) * 0xbf58476d1ce4e5b9u;
-  i = (i ^ (i >> 27)) * 0x94d049bb133111ebu;
-  return i ^ (i >> 31);
 }
 
 // Keys between which the n-th largest lies, in all likelihood.

@@ -69,6 +69,13 @@ TABLE: dict[str, dict[str, Stem]] = {
         "magnitude_threshold": Stem(
             "op", ("magnitude_threshold(Tensor[] tensors, int keep, bool strict) -> Tensor",)
         ),
+        "grow_topk": Stem(
+            "op",
+            (
+                "grow_topk(Tensor? grad_output, Tensor? input, Tensor crow, Tensor col,"
+                " SymInt in_features, int k, int score, int seed) -> (Tensor, Tensor)",
+            ),
+        ),
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },
