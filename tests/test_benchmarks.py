@@ -54,6 +54,14 @@ _ATTENTION = (
 )
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
+    "sparse.grow_topk.GrowTopk": (
+        ("synops", "torch", "sorted"),
+        ("320x2048x2048 d=.256", "128x1024x1024 d=.1", "100x784x300 d=.1", "4x8x8 d=.5"),
+    ),
+    "sparse.magnitude_threshold.MagnitudeThreshold": (
+        ("synops", "torch", "topk", "sort"),
+        ("1x512x512x3x3 keep=.1", "8x1024x1024 keep=.1", "1x8x8 keep=.5"),
+    ),
     "entropy.token_stats.TokenStats": (_TOKEN, _TOKENS),
     "entropy.token_stats.TokenStats2Threads": (_TOKEN, _TOKENS[:3]),
     "entropy.linear_token_stats.LinearTokenStats": (

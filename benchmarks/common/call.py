@@ -27,7 +27,7 @@ class Call:
 
     Attributes:
         function: the implementation.
-        inputs: its arguments, none of which requires a gradient.
+        inputs: its arguments, none of which requires a gradient; none for what has no gradient.
         outputs, gradients: bring what comes out into the form that all implementations of an op
             share (a dense gradient to the kept entries, say), for the error column; never timed.
     """
@@ -50,7 +50,7 @@ class Call:
     def prepare(self) -> None:
         """Runs both passes where it can, so that what happens once has happened."""
         self.forward()
-        if all(t.is_floating_point() for t in self.inputs):
+        if self.inputs and all(t.is_floating_point() for t in self.inputs):
             self.forward_backward()
 
     def forward(self) -> Any:

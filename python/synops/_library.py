@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -76,6 +76,15 @@ for _stems in TABLE.values():
             _library.impl(_name, functools.partial(_on_cuda, _name), "CUDA")
 
 
+def _tensors(args: Sequence[Any]) -> Iterator[Tensor]:
+    """Those among the arguments, and in lists among them."""
+    for a in args:
+        if isinstance(a, Tensor):
+            yield a
+        elif isinstance(a, list | tuple):
+            yield from a
+
+
 def traced(t: Tensor) -> bool:
     """Whether the values of ``t`` cannot be looked at: compiled, exported, mapped or fake."""
     return (
@@ -122,7 +131,7 @@ class Op:
 
         def checked_fake(*args: Any) -> Any:
             # Also what a real call with one meta tensor among CPU tensors runs.
-            devices = {a.device for a in args if isinstance(a, Tensor)}
+            devices = {a.device for a in _tensors(args)}
             if len(devices) > 1:
                 found = ", ".join(sorted(map(str, devices)))
                 raise RuntimeError(f"{name}: all tensors must be on one device, got {found}")
@@ -176,7 +185,7 @@ class Op:
     def _raw(self, args: Sequence[Any], name: str = "auto") -> Any:
         if name == "auto":
             return self.overload(*args)
-        device = next(a.device for a in args if isinstance(a, Tensor))
+        device = next(_tensors(args)).device
         run, _ = _backend.resolve(self.name, name, device)
         return launcher(self.name)(*args) if run == "triton" else self.overload(*args)
 
@@ -188,7 +197,7 @@ class Op:
             return self._reference(*args)
         if forward_ad._current_level >= 0:
             raise NotImplementedError(self._no_forward_ad())
-        device = next(a.device for a in args if isinstance(a, Tensor))
+        device = next(_tensors(args)).device
         if name == "triton" and device.type != "cuda":
             raise RuntimeError(f"{self.name}: a compiled graph runs Triton on CUDA tensors only")
         if name == "cpp" and (device.type != "cpu" or _backend.native_error):
@@ -266,8 +275,12 @@ def _vmap_loop(overload: Callable, info: Any, in_dims: Sequence[Any], *args: Any
     """One call for each element of the mapped dimension, results stacked in front."""
 
     def call(element: Callable[[Tensor, int], Tensor]) -> Any:
-        pairs = zip(args, in_dims, strict=True)
-        return overload(*(a if dim is None else element(a, dim) for a, dim in pairs))
+        def pick(a: Any, dim: Any) -> Any:
+            if isinstance(dim, list | tuple):
+                return [pick(*pair) for pair in zip(a, dim, strict=True)]
+            return a if dim is None else element(a, dim)
+
+        return overload(*map(pick, args, in_dims))
 
     def zeros(a: Tensor, dim: int) -> Tensor:
         return a.new_zeros(a.shape[:dim] + a.shape[dim + 1 :])

@@ -66,6 +66,16 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " bool need_input, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)",
             ),
         ),
+        "magnitude_threshold": Stem(
+            "op", ("magnitude_threshold(Tensor[] tensors, int keep, bool strict) -> Tensor",)
+        ),
+        "grow_topk": Stem(
+            "op",
+            (
+                "grow_topk(Tensor? grad_output, Tensor? input, Tensor crow, Tensor col,"
+                " SymInt in_features, int k, int score, int seed) -> (Tensor, Tensor)",
+            ),
+        ),
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },

@@ -1,9 +1,20 @@
 """Sparse products for training: the time of a layer follows the number of its weights."""
 
+from ._grow_topk import Growth, grow_topk
+from ._magnitude_threshold import magnitude_threshold
 from ._masked_linear import masked_linear
 from ._pattern import Pattern
 from ._sddmm import sddmm
 from ._sparse_linear import sparse_linear
 from ._spmm import spmm
 
-__all__ = ["Pattern", "masked_linear", "sddmm", "sparse_linear", "spmm"]
+__all__ = [
+    "Growth",
+    "Pattern",
+    "grow_topk",
+    "magnitude_threshold",
+    "masked_linear",
+    "sddmm",
+    "sparse_linear",
+    "spmm",
+]

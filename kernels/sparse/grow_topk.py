@@ -1,0 +1,71 @@
+"""grow_topk (CUDA): scores of absent edges by strips of outputs, the best k carried along.
+
+The product is torch's own, whose strip of scores stays in L2: a kernel of ours would be fused with
+no more than an absolute value. A strip is sorted together with the best so far; a stable sort
+leaves equal scores in the order of their positions. The strip is the only buffer beside the
+operands, and the host waits for nothing.
+"""
+
+import torch
+from torch import Tensor
+
+from synops._reference.sparse import grow_topk as reference
+from synops._reference.sparse.pattern import rows_of
+
+from ..common.launch import require, require_floats, require_index
+
+_STRIP = 1 << 23  # scores: 32 MB of the 50 MB of L2 that Hopper has
+
+
+def grow_topk(
+    grad_output: Tensor | None,
+    input: Tensor | None,
+    crow: Tensor,
+    col: Tensor,
+    in_features: int,
+    k: int,
+    score: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    op = "grow_topk"
+    require_index(op, crow, crow, col)
+    outputs = crow.shape[0] - 1
+    absent = outputs * in_features - col.shape[0]
+    require(0 <= k <= absent, op, f"k must lie in [0, {absent}], got {k}")
+    post = pre = None
+    if score != reference.RANDOM:
+        require(grad_output is not None and input is not None, op, "tensors are missing")
+        assert grad_output is not None
+        assert input is not None
+        require_floats(op, input, grad_output)
+        require(input.device == crow.device, op, "tensors must be on one device")
+        samples = input.shape[0]
+        sides = [(samples, outputs), (samples, in_features)]
+        require([grad_output.shape, input.shape] == sides, op, f"shapes must be {sides}")
+        post, pre = reference.sides(grad_output, input, score)
+    dtype = torch.float32 if pre is None else pre.dtype
+    nowhere = outputs * in_features  # the position of what is not a candidate: behind all others
+    present = rows_of(crow, col) * in_features + col.long()
+    index = torch.empty(0, dtype=torch.int64, device=crow.device)
+    best = torch.empty(0, dtype=dtype, device=crow.device)
+    rows = max(1, _STRIP // max(1, in_features))
+    for first in range(0, outputs, rows):
+        last = min(outputs, first + rows)
+        begin, end = first * in_features, last * in_features
+        if post is None:
+            scores = reference.noise(seed, begin, end, crow.device)
+        else:
+            assert pre is not None
+            scores = (post[:, first:last].t() @ pre).flatten()
+            scores = scores.abs_() if score == reference.GRAD else scores
+            scores.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
+        places = torch.arange(begin, end + 1, device=crow.device)  # one more, which is written to
+        inside = (present >= begin) & (present < end)  # for entries of other strips
+        places[torch.where(inside, present, end) - begin] = nowhere
+        index, order = torch.cat([index, places[:-1]]).sort(stable=True)
+        scores = torch.cat([best, scores])[order]
+        scores = torch.where(index == nowhere, -torch.inf, scores)
+        order = scores.sort(descending=True, stable=True).indices[:k]
+        best, index = scores[order], index[order]
+    index, order = index.sort()
+    return index, best[order]
