@@ -13,7 +13,7 @@ namespace {
 template <class T>
 struct Packed {
   Packed(const GrowKernels& k, int64_t samples, int64_t columns, int64_t width, bool centred)
-      : x(samples, columns, false, 5),
+      : x(Dense<T>::random(samples, columns, false, 5)),
         mean(columns),
         inverse(columns),
         memory((columns + width - 1) / width * width * samples) {
