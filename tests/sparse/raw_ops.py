@@ -69,6 +69,9 @@ def arguments(
         "masked_linear": {"input": x, "weight": weight, "bias": bias, "mask": mask},
         "masked_linear_backward": {"grad": g, "input": x, "weight": weight, "mask": mask}
         | _needs("weight"),
+        "magnitude_threshold": {"tensors": [weight, bias], "keep": 4, "strict": False},
+        "grow_topk": {"grad_output": g, "input": x} | csr
+        | {"in_features": cols, "k": 1, "score": 0, "seed": 0},
     }  # fmt: skip
 
 
@@ -131,7 +134,9 @@ def fuzz() -> None:
         touched = set(draw(st.lists(st.sampled_from(sorted(args)), max_size=4)))
         for name in sorted(touched):
             value = args[name]
-            if isinstance(value, bool):
+            if isinstance(value, list):
+                args[name] = [_spoil(t, draw(st.sampled_from(sorted(SPOIL)))) for t in value]
+            elif isinstance(value, bool):
                 args[name] = draw(st.booleans())
             elif isinstance(value, int):
                 args[name] = draw(

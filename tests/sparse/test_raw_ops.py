@@ -61,6 +61,7 @@ FINE = (
             "sparse_linear_backward": ("grad", "input", "values"),
             "masked_linear": ("input", "weight", "bias", "mask"),
             "masked_linear_backward": ("grad", "input", "weight", "mask"),
+            "grow_topk": ("grad_output", "input"),
         }.items()
         for name in names
     }
