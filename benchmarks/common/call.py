@@ -30,6 +30,8 @@ class Call:
         inputs: its arguments, none of which requires a gradient; none for what has no gradient.
         outputs, gradients: bring what comes out into the form that all implementations of an op
             share (a dense gradient to the kept entries, say), for the error column; never timed.
+            Where an implementation computes something else (the gradient of another loss), it has
+            fewer of them, the first ones.
     """
 
     function: Callable[..., Any]

@@ -119,7 +119,8 @@ def build(impl: str, size: HeadSize, dtype: torch.dtype, device: str) -> Call:
         def loss(h: Tensor, w: Tensor) -> Tensor:
             return F.linear_cross_entropy(h, w, labels, reduction="none")
 
-        return Call(loss, (hidden, weight), lambda output: (-output,))
+        # its gradients are those of the log-probability alone
+        return Call(loss, (hidden, weight), lambda output: (-output,), lambda *grads: ())
     raise ValueError(impl)
 
 
