@@ -74,6 +74,16 @@ TABLE: dict[str, dict[str, Stem]] = {
             (
                 "grow_topk(Tensor? grad_output, Tensor? input, Tensor crow, Tensor col,"
                 " SymInt in_features, int k, int score, int seed) -> (Tensor, Tensor)",
+                "grow_topk_dense(Tensor scores, Tensor crow, Tensor col, int k)"
+                " -> (Tensor, Tensor)",
+            ),
+        ),
+        "prune_and_grow": Stem(
+            "op",
+            (
+                "prune_and_grow(Tensor crow, Tensor col, SymInt in_features, Tensor prune,"
+                " Tensor edges) -> (Tensor, Tensor, Tensor)",
+                "prune_and_grow_carry(Tensor values, Tensor origin) -> Tensor",
             ),
         ),
         "spmm": Stem("composite"),

@@ -4,6 +4,7 @@ from ._grow_topk import Growth, grow_topk
 from ._magnitude_threshold import magnitude_threshold
 from ._masked_linear import masked_linear
 from ._pattern import Pattern
+from ._prune_and_grow import Rewired, prune_and_grow
 from ._sddmm import sddmm
 from ._sparse_linear import sparse_linear
 from ._spmm import spmm
@@ -11,9 +12,11 @@ from ._spmm import spmm
 __all__ = [
     "Growth",
     "Pattern",
+    "Rewired",
     "grow_topk",
     "magnitude_threshold",
     "masked_linear",
+    "prune_and_grow",
     "sddmm",
     "sparse_linear",
     "spmm",

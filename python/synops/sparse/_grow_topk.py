@@ -7,9 +7,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._check import check_device, check_float, check_like, fail
+from .._check import (
+    check_device,
+    check_float,
+    check_like,
+    check_shape,
+    check_tensor,
+    dtype_name,
+    fail,
+)
 from .._library import Op
 from ._pattern import Pattern
+from ._rewiring_ops import without
 
 SCORES = ("grad", "cosine", "pearson", "random")
 
@@ -43,6 +52,7 @@ def grow_topk(
     k: int,
     score: str = "grad",
     *,
+    pruned: Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str | None = None,
 ) -> Growth:
@@ -64,10 +74,12 @@ def grow_topk(
             or float16; for co-activity its output. Not needed for "random".
         input: ``(..., in)``, of the same samples and dtype. Not needed for "random".
         pattern: :class:`Pattern` of shape ``(out, in)``.
-        k: at most the number of absent edges.
+        k: at most the number of absent edges, those in ``pruned`` among them.
         score: "grad": magnitude of the dense weight's gradient (RigL, GraNet); "cosine": cosine
             similarity of the two units over the samples, 0 where a unit is silent (the Hebbian
             growth of G2GNet); "pearson": their correlation; "random": uniform (SET).
+        pruned: ``(nnz,)``, bool: entries of the pattern that may be grown again, since they leave
+            at the same time (:func:`prune_and_grow`): they count as absent.
         generator: of "random"; on the CPU, so that all processes of a training can share its seed.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
             :func:`synops.backend`.
@@ -88,7 +100,11 @@ def grow_topk(
         fail(TypeError, op, "pattern", "be a synops.sparse.Pattern", type(pattern).__name__)
     if score not in SCORES:
         fail(ValueError, op, "score", f"be one of {', '.join(SCORES)}", repr(score))
-    absent = pattern.shape[0] * pattern.shape[1] - pattern.nnz
+    crow, col = pattern.crow, pattern.col
+    if pruned is not None:
+        check_entries(op, "pruned", pruned, pattern)
+        crow, col = without(crow, col, pattern.shape[1], pruned, backend=backend)
+    absent = pattern.shape[0] * pattern.shape[1] - col.shape[0]
     if isinstance(k, bool) or not isinstance(k, int):
         fail(TypeError, op, "k", "be an int", type(k).__name__)
     if not 0 <= k <= absent:
@@ -99,7 +115,7 @@ def grow_topk(
     else:
         seed = 0
         post, pre = _samples(op, grad_output, input, pattern)
-    args = pattern.crow, pattern.col, pattern.shape[1], k, SCORES.index(score), seed
+    args = crow, col, pattern.shape[1], k, SCORES.index(score), seed
     return Growth(*_op(post, pre, *args, backend=backend))
 
 
@@ -117,3 +133,12 @@ def _samples(op: str, grad_output: Any, input: Any, pattern: Pattern) -> tuple[T
         fail(ValueError, op, "grad_output", rule, tuple(grad_output.shape))
     samples = input.shape[:-1].numel()
     return grad_output.detach().reshape(samples, rows), input.detach().reshape(samples, cols)
+
+
+def check_entries(op: str, argument: str, chosen: Any, pattern: Pattern) -> None:
+    """A bool for each entry of the pattern."""
+    check_tensor(op, argument, chosen)
+    if chosen.dtype != torch.bool:
+        fail(TypeError, op, argument, "be bool", dtype_name(chosen.dtype))
+    check_shape(op, argument, chosen, "(nnz,)", (pattern.nnz,))
+    check_device(op, argument, chosen, pattern.col, "the Pattern")
