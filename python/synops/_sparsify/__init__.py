@@ -25,7 +25,7 @@ from ._table import UNCHANGED, Row, Table
 _OP = "sparsify_"
 # More is kept of a weight that nobody pruned: trained bfloat16 weights have some zeros.
 _UNPRUNED = 0.99
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 
 
 def sparsify_(
@@ -162,7 +162,7 @@ def _checked(
         rule = "hold its layers (SparseLinear.from_linear converts a layer by itself)"
         fail(ValueError, _OP, "model", rule, f"an {type(model).__name__}")
     for module in model.modules():
-        if type(module).__name__ in _WRAPPERS:
+        if type(module).__name__ in WRAPPERS:
             rule = "be converted before it is wrapped, which has noted its parameters"
             fail(ValueError, _OP, "model", rule, type(module).__name__)
     try:

@@ -3,4 +3,7 @@
 from ._chain import chain_
 from ._sparse_linear import SparseLinear
 
-__all__ = ["SparseLinear", "chain_"]
+# They are made of the layers.
+from .._dynamic import DynamicSparsity  # isort: skip
+
+__all__ = ["DynamicSparsity", "SparseLinear", "chain_"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._check import check_shape, check_tensor, dtype_name, fail
-from ..sparse import Pattern, sparse_linear
+from ..sparse import Pattern, Rewired, sparse_linear
 from ._pruned import masked
 
 # A dense weight under the names that nn.Linear, nn.utils.prune and parametrize save it by, and the
@@ -206,6 +206,39 @@ class SparseLinear(nn.Module):
             # As bytes: DDP broadcasts buffers, and neither gloo nor NCCL knows int16.
             tensor = tensor.view(torch.uint8) if tensor.dtype == torch.int16 else tensor
             self.register_buffer(name, tensor, persistent=False)
+
+    def rewire_(self, new: Rewired) -> None:
+        """Takes over what :func:`synops.sparse.prune_and_grow` made of its values and pattern.
+
+        ``values`` stays the same Parameter, of the same length; its gradient, which is of the
+        entries that were, becomes None. (An optimizer's state is the caller's to carry over:
+        :class:`DynamicSparsity` does it.)
+
+        Raises:
+            ValueError: another shape or capacity than the layer's.
+        """
+        op = "SparseLinear.rewire_"
+        shape = (self.out_features, self.in_features)
+        if new.pattern.shape != shape:
+            fail(
+                ValueError, op, "new.pattern", f"have shape (out, in) = {shape}", new.pattern.shape
+            )
+        check_shape(op, "new.values", new.values, "(capacity,)", tuple(self.values.shape))
+        with torch.no_grad():
+            self.values.copy_(new.values)
+        self.values.grad = None
+        self._set_pattern(new.pattern)
+
+    def compact_(self) -> None:
+        """Shortens ``values`` to the entries there are, where it has room for more.
+
+        The Parameter stays the same object; its gradient becomes None. What knows its length must
+        be told: an optimizer's state (:meth:`DynamicSparsity.compact_` does that), DDP (wrap the
+        model afterwards).
+        """
+        self._capacity = self.col.shape[0]
+        self.values.grad = None
+        self.values.data = self.values.data[: self._capacity].clone()
 
     def reset_parameters(self) -> None:
         """The initial values of ``nn.Linear`` at the kept entries (draws the dense weight once)."""
