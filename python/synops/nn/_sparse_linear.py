@@ -9,17 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._check import check_shape, check_tensor, dtype_name, fail
+from .._check import check_shape, fail
 from ..sparse import Pattern, Rewired, sparse_linear
-from ._pruned import masked
+from ._dense import as_pattern, bias_of, padded, weight_and_mask
+from ._loading import loaded_pattern
 
-# A dense weight under the names that nn.Linear, nn.utils.prune and parametrize save it by, and the
-# mask that goes with it.
-_DENSE_KEYS = (
-    ("weight", None),
-    ("weight_orig", "weight_mask"),
-    ("parametrizations.weight.original", "parametrizations.weight.0.mask"),
-)
 # Of a Pattern's tensors, those that are derived from crow and col.
 _PLAN = ("row_ptr", "tile_col", "col_ptr", "tile_row", "perm", "bits")
 _INDEX = ("crow", "col", *_PLAN)
@@ -83,7 +77,7 @@ class SparseLinear(nn.Module):
         feature_major: bool = False,
     ):
         infer = isinstance(pattern, str)
-        pattern = _as_pattern(pattern, (out_features, in_features))
+        pattern = as_pattern(pattern, (out_features, in_features))
         device = torch.get_default_device() if device is None else torch.device(device)
         if device.type != "meta":
             pattern = pattern.to(device)
@@ -121,13 +115,13 @@ class SparseLinear(nn.Module):
         op = "SparseLinear.from_linear"
         if not isinstance(linear, nn.Linear):
             fail(TypeError, op, "linear", "be an nn.Linear", type(linear).__name__)
-        weight, found = _weight_and_mask(op, linear)
+        weight, found = weight_and_mask(op, linear)
         if mask is None:
             mask = found
-        pattern = _as_pattern(mask, tuple(weight.shape), op, "mask").to(weight.device)
-        bias, trains_bias = _bias_of(linear)
+        pattern = as_pattern(mask, tuple(weight.shape), op, "mask").to(weight.device)
+        bias, trains_bias = bias_of(linear)
         layer = cls.__new__(cls)  # without the random numbers that the constructor draws
-        layer._set_up(pattern, _padded(pattern, pattern.gather(weight.detach())), bias)
+        layer._set_up(pattern, padded(pattern, pattern.gather(weight.detach())), bias)
         layer.values.requires_grad_(weight.requires_grad)
         if layer.bias is not None:
             layer.bias.requires_grad_(trains_bias)
@@ -249,7 +243,7 @@ class SparseLinear(nn.Module):
         if dense.numel():
             nn.init.kaiming_uniform_(dense, a=math.sqrt(5))
         with torch.no_grad():
-            self.values.copy_(_padded(self.pattern, self.pattern.gather(dense)))
+            self.values.copy_(padded(self.pattern, self.pattern.gather(dense)))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
             nn.init.uniform_(self.bias, -bound, bound)
@@ -288,7 +282,7 @@ class SparseLinear(nn.Module):
         # Checked on copies first: a refused state_dict leaves the layer as it was.
         state = dict(state_dict)
         try:
-            pattern = self._loaded_pattern(state, prefix)
+            pattern = loaded_pattern(self, state, prefix)
         except (TypeError, ValueError, IndexError) as error:
             error_msgs.append(f"SparseLinear {prefix.rstrip('.')!r}: {error}")
             return
@@ -302,94 +296,3 @@ class SparseLinear(nn.Module):
         super()._load_from_state_dict(
             state, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-    def _loaded_pattern(self, state: dict[str, Any], prefix: str) -> Pattern | None:
-        """The pattern a state_dict asks for; a dense weight in it becomes values, crow and col."""
-        shape = (self.out_features, self.in_features)
-        bias = state.get(prefix + "bias")
-        if bias is not None and self.bias is not None:
-            check_shape("load_state_dict", "bias", bias, "(out,)", (self.out_features,))
-        for weight_key, mask_key in _DENSE_KEYS:
-            weight = state.pop(prefix + weight_key, None)
-            if weight is None:
-                continue
-            check_shape("load_state_dict", weight_key, weight, "(out, in)", shape)
-            if mask_key is not None:
-                mask = state.pop(prefix + mask_key, None)
-                if mask is None:
-                    raise ValueError(f"{weight_key} without {mask_key} is not of a pruned layer")
-                weight = weight.masked_fill(mask == 0, 0)
-            pattern = self.pattern.to(weight.device)
-            if self.infer:
-                pattern = Pattern.from_mask(weight != 0)
-            outside = int((weight.masked_fill(pattern.mask(), 0) != 0).sum())
-            if outside:
-                raise ValueError(
-                    f"{weight_key} has {outside} non-zeros outside the pattern; make the layer "
-                    "with pattern='infer' to take the pattern of what is loaded"
-                )
-            state[prefix + "values"] = _padded(pattern, pattern.gather(weight))
-            state[prefix + "crow"], state[prefix + "col"] = pattern.crow, pattern.col
-            return pattern
-        values = state.get(prefix + "values")
-        crow, col = state.get(prefix + "crow"), state.get(prefix + "col")
-        if crow is None or col is None or values is None:
-            # Reported as missing; half a pattern must not be copied over the indices in use.
-            state.pop(prefix + "crow", None)
-            state.pop(prefix + "col", None)
-            return None
-        if not self.infer and values.shape != self.values.shape:
-            got, want = tuple(values.shape), tuple(self.values.shape)
-            raise ValueError(f"values have shape {got} in the state_dict and {want} in the layer")
-        pattern = Pattern.from_csr(crow, col, shape, capacity=values.shape[0])
-        # The entries in use: what is known of their structure beyond crow and col is kept.
-        if not self.col.is_meta and pattern.capacity == self._capacity:
-            used = self.pattern.to(pattern.device)
-            if torch.equal(pattern.crow, used.crow) and torch.equal(pattern.col, used.col):
-                return used
-        return pattern
-
-
-def _weight_and_mask(op: str, linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    """The weight that the layer would use now, and its non-zero (or unmasked) entries."""
-    found = masked(linear, "weight")
-    if found is not None:
-        return found
-    if isinstance(getattr(linear, "weight_g", None), Tensor):
-        fail(ValueError, op, "linear", "be without weight_norm (remove it first)", linear)
-    if getattr(linear, "weight_orig", None) is not None:
-        fail(ValueError, op, "linear", "be without spectral_norm (remove it first)", linear)
-    return linear.weight, linear.weight != 0
-
-
-def _bias_of(linear: nn.Linear) -> tuple[Tensor | None, bool]:
-    """A copy of the bias that the layer would use now, and whether it is trained."""
-    found = masked(linear, "bias")
-    if found is not None:
-        return found.finished, found.original.requires_grad
-    if linear.bias is None:
-        return None, False
-    return linear.bias.detach().clone(), linear.bias.requires_grad
-
-
-def _as_pattern(
-    pattern: Any, shape: tuple[int, ...], op: str = "SparseLinear", name: str = "pattern"
-) -> Pattern:
-    if isinstance(pattern, str):
-        if pattern != "infer":
-            fail(ValueError, op, name, "be a Pattern, a bool mask or 'infer'", repr(pattern))
-        return Pattern.from_mask(torch.zeros(shape, dtype=torch.bool, device="cpu"))
-    if isinstance(pattern, Pattern):
-        if pattern.shape != shape:
-            fail(ValueError, op, name, f"have shape (out, in) = {shape}", pattern.shape)
-        return pattern
-    check_tensor(op, name, pattern)
-    if pattern.dtype != torch.bool:
-        fail(TypeError, op, name, "be a Pattern or a bool mask", dtype_name(pattern.dtype))
-    check_shape(op, name, pattern, "(out, in)", shape)
-    return Pattern.from_mask(pattern)
-
-
-def _padded(pattern: Pattern, values: Tensor) -> Tensor:
-    """values (nnz,) with zeros up to the capacity of the pattern."""
-    return nn.functional.pad(values, (0, pattern.capacity - pattern.nnz))
