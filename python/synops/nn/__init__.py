@@ -1,6 +1,7 @@
 """Modules: layers with the constructors and state_dicts of torch.nn, on synops' ops."""
 
 from ._chain import chain_
+from ._fan_in import rescale_fan_in_
 from ._sparse_linear import SparseLinear
 
-__all__ = ["SparseLinear", "chain_"]
+__all__ = ["SparseLinear", "chain_", "rescale_fan_in_"]
