@@ -136,7 +136,7 @@ def _row(layer: Layer, measured: Measured | None, min_speedup: float) -> Row:
         reason += f" (as {source})" if source else ""
     elif layer.obstacle:
         reason = layer.obstacle
-    elif layer.pruned is None and layer.density == 1:
+    elif layer.density == 1:
         reason = "nothing pruned"
     else:
         reason = f"dense is faster above density {SPARSE_BELOW}"
@@ -199,11 +199,18 @@ def _skipper(model: nn.Module, skip: Any) -> Skip:
 
 
 def _check_pruned(model: nn.Module, layers: list[Layer]) -> None:
-    """Whoever calls this on a model without zeros has forgotten to prune, or to load the masks."""
+    """Whoever calls this on a model without zeros has forgotten to prune, or to load the masks.
+
+    A mask of ones is what ``prepare`` of torch.ao.pruning leaves before the first ``step``.
+    """
     rule = "have a pruned nn.Linear"
     if not layers:
         fail(ValueError, _OP, "model", rule, f"a {type(model).__name__} without linear layers")
-    densities = {layer.names[0]: layer.density for layer in layers if layer.pruned is None}
+    densities = {
+        layer.names[0]: layer.density
+        for layer in layers
+        if layer.pruned is None or layer.density == 1
+    }
     known = {name: density for name, density in densities.items() if density is not None}
     if len(known) == len(layers) and min(known.values()) > _UNPRUNED:
         name = min(known, key=known.__getitem__)

@@ -1,9 +1,10 @@
 """Modules: layers with the constructors and state_dicts of torch.nn, on synops' ops."""
 
 from ._chain import chain_
+from ._fan_in import rescale_fan_in_
 from ._sparse_linear import SparseLinear
 
 # They are made of the layers.
 from .._dynamic import DynamicSparsity  # isort: skip
 
-__all__ = ["DynamicSparsity", "SparseLinear", "chain_"]
+__all__ = ["DynamicSparsity", "SparseLinear", "chain_", "rescale_fan_in_"]

@@ -36,7 +36,10 @@ def loaded_pattern(layer: SparseLinear, state: dict[str, Any], prefix: str) -> P
         if mask_key is not None:
             mask = state.pop(prefix + mask_key, None)
             if mask is None:
-                raise ValueError(f"{weight_key} without {mask_key} is not of a pruned layer")
+                raise ValueError(
+                    f"{weight_key} without {mask_key} is not of a pruned layer "
+                    "(torch.ao.pruning saves no masks: squash_mask first)"
+                )
             weight = weight.masked_fill(mask == 0, 0)
         pattern = layer.pattern.to(weight.device)
         if layer.infer:

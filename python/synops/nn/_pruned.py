@@ -38,13 +38,14 @@ def masked(module: nn.Module, name: str) -> Masked | None:
     if not parametrize.is_parametrized(module, name):
         return None
     chain = module.parametrizations[name]  # type: ignore[index]
-    mask = getattr(chain[0], "mask", None)
     original = getattr(chain, "original", None)
-    if len(chain) > 1 or not isinstance(original, Tensor) or not isinstance(mask, Tensor):
+    if not isinstance(original, Tensor):
         return None
-    if mask.shape != original.shape:
+    masks = [getattr(step, "mask", None) for step in chain]  # two sparsifiers leave two
+    kept = [m != 0 for m in masks if isinstance(m, Tensor) and m.shape == original.shape]
+    if len(kept) < len(masks):
         return None
-    found = Masked(original, mask != 0)
+    found = Masked(original, torch.stack(kept).all(0))
     if original.is_meta:
         return found
     with torch.no_grad():  # a parametrization with a mask may do something else with it

@@ -29,7 +29,8 @@ class SparseLinear(nn.Module):
 
     Args:
         in_features, out_features, bias, device, dtype: as in ``nn.Linear``. The initial values are
-            those that ``nn.Linear`` draws from the same generator state, at the kept entries.
+            those that ``nn.Linear`` draws from the same generator state, at the kept entries;
+            :func:`rescale_fan_in_` makes up for the entries that are not there.
         pattern: :class:`synops.sparse.Pattern`, a bool mask ``(out, in)``, or ``"infer"``: no
             entries until the first state_dict is loaded, whose non-zero entries then become the
             pattern.
