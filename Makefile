@@ -18,7 +18,7 @@ export MAX_JOBS ?= $(NPROC)
 OUT ?= out
 TODAY := $(shell date -u +%F)
 
-.PHONY: demo test bench goals bench-history lint format peers gpu sanitize build clean help
+.PHONY: demo test full bench goals bench-history lint format peers gpu sanitize build clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,11 +49,18 @@ $(VENV)/.models: $(VENV)/.deps benchmarks/requirements-models.txt
 demo: build $(if $(VENV),$(VENV)/.models)  ## every family on real data against what people use today: table and plots in out/
 	$(PYTHON) -m synops demo --out $(OUT)
 
-# Two runs: Triton's interpreter and its compiler cannot share a process. Threads of OpenMP that wait
-# spin by default: where processes share the processors that made the layouts' tests 6 times slower.
+# Threads of OpenMP that wait spin by default: where processes share the processors that made the
+# layouts' tests 6 times slower. A process takes the next tests of a file, not any: what a file's
+# tests share (training runs of up to a minute) is then made once.
+PYTEST = OMP_WAIT_POLICY=passive $(PYTHON) -m pytest -n auto --maxprocesses=4 --dist worksteal
+
+# Two runs: Triton's interpreter and its compiler cannot share a process.
 test: build  ## build and pass the tests
-	OMP_WAIT_POLICY=passive $(PYTHON) -m pytest -n auto --maxprocesses=4 -m "not triton and not peers"
-	OMP_WAIT_POLICY=passive TRITON_INTERPRET=1 $(PYTHON) -m pytest -n auto --maxprocesses=4 -m triton
+	$(PYTEST) -m "not triton and not peers"
+	TRITON_INTERPRET=1 $(PYTEST) -m triton
+
+full: build  ## the tests that `make test` covers by fewer: every Triton build, the whole sdist compiled
+	$(PYTEST) -m full
 
 bench: build  ## today's best against synops, side by side on this machine
 	$(PYTHON) -m synops bench

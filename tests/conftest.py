@@ -30,6 +30,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 _M_PERTURB = -6  # malloc.h
 
 
+def pytest_collection_modifyitems(config, items):
+    """``full`` is left out unless it is asked for by name: -m full (make full)."""
+    if "full" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def poisoned_memory():
     """Fresh memory is NaN (bytes of 0xff), so a result that is not written shows.

@@ -121,23 +121,24 @@ def python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
 
-@pytest.mark.parametrize(
-    "package", ["triton", "rich", "matplotlib", "pandas", "torch._dynamo", "transformers"]
-)
-def test_import_leaves_out(package):
+HEAVY = ("triton", "rich", "matplotlib", "pandas", "torch._dynamo", "transformers")
+
+
+def test_import_leaves_out():
     """Before: torch may bring in some of them itself."""
-    seen = f"print('{package}' in sys.modules)"
-    code = f"import sys, torch; {seen}; import synops; {seen}"
-    before, after = python(code).stdout.split()
-    assert (before, after) in (("False", "False"), ("True", "True"))
+    seen = f"print(*sorted(set({HEAVY}) & sys.modules.keys()), sep=',')"
+    before, after = python(f"import sys, torch; {seen}; import synops; {seen}").stdout.split("\n")[
+        :2
+    ]
+    assert after == before
 
 
 def test_import_is_quick():
-    """Below 0.3 s beside torch, the best of 3."""
+    """Below 0.3 s beside torch, in one of 3 processes (2 s each)."""
     code = (
         "import time, torch; t = time.process_time(); import synops; print(time.process_time() - t)"
     )
-    assert min(float(python(code).stdout) for _ in range(3)) < 0.3
+    assert any(float(python(code).stdout) < 0.3 for _ in range(3))
 
 
 BROKEN = {
@@ -162,20 +163,24 @@ from synops.sparse import Pattern, masked_linear, sparse_linear
 """
 
 
-@pytest.mark.parametrize("block", BROKEN.values(), ids=BROKEN)
-class TestWithoutCpp:
-    def run(self, block, code, **environment):
-        done = python(block + USE + code, **environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+# In one process, which takes 3 s to import: what is said, what raises, what computes.
+WITHOUT = """
+print(synops.which("sparse_linear"))
+print(synops.show_config())
+def message(f):
+    try:
+        f()
+    except RuntimeError as error:
+        return str(error)
+pattern = Pattern.from_mask(torch.eye(3, dtype=torch.bool))
+args = torch.ones(2, 3), torch.ones(3), pattern
+grad = torch.ones(2, 3), torch.ones(3, requires_grad=True), pattern
+print("asked for:")
+print(message(lambda: sparse_linear(*args, backend="cpp")))
+print(message(lambda: sparse_linear(*grad, backend="cpp")))
+print(message(lambda: synops.which("sparse_linear", backend="cpp")))
+print(message(lambda: synops.set_cpu_capability("AVX2")))
 
-    def test_what_to_do_is_said(self, block):
-        out = self.run(block, "print(synops.which('sparse_linear')); print(synops.show_config())")
-        assert out.count("pip install --no-build-isolation .") == 2
-        assert "backend='reference'" in out
-
-    def test_the_reference_computes(self, block):
-        code = """
 mask = torch.rand(9, 12) < .4
 pattern = Pattern.from_mask(mask)
 x = torch.randn(5, 12, requires_grad=True)
@@ -195,26 +200,20 @@ with torch.no_grad():
     torch.testing.assert_close(masked_linear(x, weight, mask, bias), want)
 assert torch.equal(pattern.mask(), mask)
 """
-        self.run(block, code)
 
-    def test_asking_for_it_raises(self, block):
-        code = """
-def message(f):
-    try:
-        f()
-    except RuntimeError as error:
-        return str(error)
-pattern = Pattern.from_mask(torch.eye(3, dtype=torch.bool))
-args = torch.ones(2, 3), torch.ones(3), pattern
-grad = torch.ones(2, 3), torch.ones(3, requires_grad=True), pattern
-print(message(lambda: sparse_linear(*args, backend="cpp")))
-print(message(lambda: sparse_linear(*grad, backend="cpp")))
-print(message(lambda: synops.which("sparse_linear", backend="cpp")))
-print(message(lambda: synops.set_cpu_capability("AVX2")))
-"""
-        lines = self.run(block, code).splitlines()
-        assert len(lines) == 4
-        assert all("pip install --no-build-isolation ." in line for line in lines)
+
+@pytest.mark.parametrize("block", BROKEN.values(), ids=BROKEN)
+def test_without_cpp(block):
+    """The reference computes; what to do is said, and that asking for C++ cannot be met."""
+    done = python(block + USE + WITHOUT)
+    assert done.returncode == 0, done.stderr
+    said, asked = done.stdout.split("asked for:\n")
+    hint = "pip install --no-build-isolation ."
+    assert said.count(hint) == 2
+    assert "backend='reference'" in said
+    lines = asked.splitlines()
+    assert len(lines) == 4
+    assert all(hint in line for line in lines)
 
 
 def test_family_modules_are_public():

@@ -484,6 +484,7 @@ class TestArguments:
         with pytest.raises(RuntimeError, match="leading must be at most"):
             _node.bind(name, 33, None)
 
+    @pytest.mark.usefixtures("scaled")
     def test_several_results(self):
         """The backward op itself, called without a gradient."""
         native = _node.bind("scaled_in_tests_backward", 3, None)

@@ -1,4 +1,5 @@
-"""Arguments of the sparse family's raw ops, and ways to spoil them; as a script, a fuzz of them.
+"""Arguments of the sparse family's raw ops, and ways to spoil them; as a script, a fuzz of them
+with as many examples as its argument says.
 
 The fuzz is a process of its own (test_raw_ops.py starts it), since what it looks for ends a
 process.
@@ -6,6 +7,7 @@ process.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -115,7 +117,7 @@ SPOIL: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def fuzz() -> None:
+def fuzz(examples: int) -> None:
     """Spoils up to four arguments of a call at random: RuntimeError, or an answer without an access
     outside a buffer; the right one, where the tensors of the Pattern are as they were."""
     from hypothesis import given, settings
@@ -151,7 +153,7 @@ def fuzz() -> None:
                 value.view(-1)[at] = min(max(draw(number), info.min), info.max)
         return op, args, touched
 
-    @settings(max_examples=2500, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=examples, deadline=None, database=None, derandomize=True)
     @given(spoiled())
     def run(case):
         op, args, touched = case
@@ -182,4 +184,4 @@ def _check(op: str, args: dict, got) -> None:
 
 
 if __name__ == "__main__":
-    fuzz()
+    fuzz(int(sys.argv[1]))

@@ -210,7 +210,7 @@ def test_structured_pruners_have_prepared(sparse):
 
 def test_structured_pruners_have_shrunk(sparse):
     """What is left is dense, and may be pruned by weights as any other."""
-    model, pruner = structured()
+    _, pruner = structured()
     small = pruner.prune()
     layers = {name: small.get_submodule(name) for name in ("0", "2")}
     assert layers["0"].out_features == layers["2"].in_features == 16

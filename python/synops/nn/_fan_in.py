@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._check import fail
 from ._sparse_linear import SparseLinear
@@ -60,7 +60,7 @@ def rescale_fan_in_(module: nn.Module) -> nn.Module:
     layers = {name: m for name, m in module.named_modules() if isinstance(m, SparseLinear)}
     if not layers:
         fail(ValueError, _OP, "module", "hold a SparseLinear", f"a {type(module).__name__}")
-    distinct: dict[Tensor, SparseLinear] = {}
+    distinct: dict[nn.Parameter, SparseLinear] = {}
     for name, layer in layers.items():
         values = layer._parameters.get("values")
         if values is None:
@@ -77,9 +77,9 @@ def rescale_fan_in_(module: nn.Module) -> nn.Module:
             got = f"{name or 'a layer'} with the values of a layer whose rows differ"
             fail(ValueError, _OP, "module", "have one factor for each value", got)
     with torch.no_grad():
-        for values, layer in distinct.items():
+        for parameter, layer in distinct.items():
             entries = layer.crow.diff()
-            exact = torch.promote_types(values.dtype, torch.float32)
+            exact = torch.promote_types(parameter.dtype, torch.float32)
             factor = (layer.in_features / entries.to(exact)).sqrt()  # inf where nothing uses it
-            values[: layer.col.shape[0]].mul_(factor.repeat_interleave(entries))
+            parameter[: layer.col.shape[0]].mul_(factor.repeat_interleave(entries))
     return module
