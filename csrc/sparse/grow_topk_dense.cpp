@@ -86,17 +86,22 @@ std::vector<Found<A>> search(const Scores& s, double least) {
 // Magnitudes between which the k-th best lies, in all likelihood: 4 standard deviations below,
 // where too few are found at first, and 2 above, where there is more to select from.
 std::pair<double, double> bracket(const Scores& s, int64_t k) {
-  constexpr int64_t kSample = 8192;
+  constexpr int64_t kSample = 4096;
   const Csr& w = s.w;
   const int64_t total = w.rows * w.cols;
   if (total <= 4 * kSample) return {-kInfinity, kInfinity};
-  const auto place = [&](int64_t i) {
-    return static_cast<int64_t>(static_cast<unsigned __int128>(scrambled(i)) * total >> 64);
+  struct Place {
+    int64_t row, col;
+  };
+  const auto place = [&](int64_t i) -> Place {
+    const uint64_t bits = scrambled(i);
+    return {static_cast<int64_t>((bits >> 32) * w.rows >> 32),
+            static_cast<int64_t>((bits & 0xffffffff) * w.cols >> 32)};
   };
   std::vector<double> all(kSample);
   for (int64_t i = 0; i < kSample; ++i) {
-    const int64_t at = place(i);
-    all[i] = grow_dense_kernels().magnitude(s.dtype, s.row(at / w.cols), at % w.cols);
+    const Place at = place(i);
+    all[i] = grow_dense_kernels().magnitude(s.dtype, s.row(at.row), at.col);
   }
   const double mean = kSample * (static_cast<double>(k) / static_cast<double>(total));
   const int64_t last = static_cast<int64_t>(mean + 4 * std::sqrt(mean)) + 4;
@@ -111,9 +116,9 @@ std::pair<double, double> bracket(const Scores& s, int64_t k) {
   std::vector<double> absent;
   for (int64_t i = 0; i < kSample; ++i) {
     if (all[i] < cut) continue;
-    const int64_t at = place(i), n = at / w.cols;
-    const int32_t c = static_cast<int32_t>(at % w.cols);
-    if (!std::binary_search(w.col + w.crow[n], w.col + w.crow[n + 1], c)) absent.push_back(all[i]);
+    const auto [n, c] = place(i);
+    const int32_t *row = w.col + w.crow[n], *end = w.col + w.crow[n + 1];
+    if (!std::binary_search(row, end, static_cast<int32_t>(c))) absent.push_back(all[i]);
   }
   std::sort(absent.begin(), absent.end(), std::greater<>());
   const int64_t size = static_cast<int64_t>(absent.size());

@@ -13,24 +13,31 @@
 namespace synops {
 namespace {
 
-// The first edge of each row, and the end. Edges that ascend from 0 to rows * cols.
-std::vector<int64_t> starts(const int64_t* edges, int64_t count, const Csr& w, const char* op) {
-  std::vector<int64_t> first(w.rows + 1);
-  int64_t j = 0, before = -1;
-  bool descends = false;
-  for (int64_t n = 0; n < w.rows; ++n) {
-    first[n] = j;
-    for (const int64_t end = (n + 1) * w.cols; j < count && edges[j] < end; ++j) {
-      descends |= edges[j] <= before;
-      before = edges[j];
+// Edges row by row.
+struct Edges {
+  // Positions that ascend from 0 to rows * cols.
+  Edges(const int64_t* edges, int64_t count, const Csr& w, const char* op)
+      : first(w.rows + 1), col(count) {
+    int64_t j = 0, before = -1;
+    bool descends = false;
+    for (int64_t n = 0; n < w.rows; ++n) {
+      first[n] = j;
+      const int64_t begin = n * w.cols, end = begin + w.cols;
+      for (; j < count && edges[j] < end; ++j) {
+        descends |= edges[j] <= before;
+        before = edges[j];
+        col[j] = static_cast<int32_t>(before - begin);
+      }
     }
+    first[w.rows] = j;
+    STD_TORCH_CHECK(j == count && !descends, op,
+                    ": edges must ascend strictly and lie in [0, out * in) = [0, ", w.rows * w.cols,
+                    ")");
   }
-  first[w.rows] = j;
-  STD_TORCH_CHECK(j == count && !descends, op,
-                  ": edges must ascend strictly and lie in [0, out * in) = [0, ", w.rows * w.cols,
-                  ")");
-  return first;
-}
+
+  std::vector<int64_t> first;
+  std::vector<int32_t> col;
+};
 
 std::tuple<Tensor, Tensor, Tensor> prune_and_grow(const Tensor& crow, const Tensor& col,
                                                   int64_t in_features, const Tensor& prune,
@@ -42,9 +49,10 @@ std::tuple<Tensor, Tensor, Tensor> prune_and_grow(const Tensor& crow, const Tens
   check_tensor(edges, ScalarType::Long, 1, op, "edges");
   STD_TORCH_CHECK(edges.is_contiguous(), op, ": edges must be contiguous");
   const Tensor leaves = dense_of(prune);
-  const int64_t* e = edges.const_data_ptr<int64_t>();
-  const std::vector<int64_t> first = starts(e, edges.size(0), w, op);
-  const Rewiring r{w, static_cast<const uint8_t*>(leaves.const_data_ptr()), e, first.data()};
+  const Edges come(edges.const_data_ptr<int64_t>(), edges.size(0), w, op);
+  const std::vector<int64_t>& first = come.first;
+  const Rewiring r{w, static_cast<const uint8_t*>(leaves.const_data_ptr()), come.col.data(),
+                   first.data()};
   const RewiringKernels& k = rewiring_kernels();
   const int64_t threads = threads_for(w.nnz + edges.size(0));
 

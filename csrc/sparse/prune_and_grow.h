@@ -8,12 +8,12 @@
 
 namespace synops {
 
-// A change of the entries of a weight. Edges are output * cols + input, ascending; those of row n
-// are [first[n], first[n + 1]).
+// A change of the entries of a weight. Edges, of row n [first[n], first[n + 1]), have columns that
+// ascend inside each row.
 struct Rewiring {
   Csr old;
   const uint8_t* prune;  // (nnz,): which entries leave, any byte but 0
-  const int64_t* edges;
+  const int32_t* edges;  // their columns
   const int64_t* first;
 };
 

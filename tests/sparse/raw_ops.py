@@ -52,7 +52,7 @@ def arguments(
     select[0] = select[-1] = True  # one shorter is one less
     count = int(select.sum())
     some = torch.arange(rows * cols)[~mask.flatten() | mask.masked_scatter(mask, select).flatten()]
-    some = some[:: max(1, len(some) // 5)]  # absent, or pruned where `select` is
+    some = some[:: max(1, len(some) // 5)].clone()  # absent, or pruned where `select` is
     origin = torch.arange(-1, pattern.nnz - 1, dtype=torch.int32)
     return {
         "pattern_from_mask": {"mask": mask},

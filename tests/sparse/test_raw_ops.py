@@ -40,6 +40,7 @@ FINE = (
         ("pattern_gather", "weight", "wider"),  # columns more, without entries
         ("sparse_linear", "input", "wider"),
         ("grow_topk_dense", "scores", "dtype"),
+        ("grow_topk_dense", "scores", "wider"),  # a column more, without entries
         ("prune_and_grow", "edges", "shorter"),  # any that are absent or pruned
         ("prune_and_grow", "edges", "empty"),
         ("prune_and_grow", "crow", "longer"),  # an empty row more
