@@ -62,6 +62,10 @@ NAMES = {
         ("synops", "torch", "topk", "sort"),
         ("1x512x512x3x3 keep=.1", "8x1024x1024 keep=.1", "1x8x8 keep=.5"),
     ),
+    "sparse.prune_and_grow.PruneAndGrow": (
+        ("synops", "torch", "sorted"),
+        ("1024x1024 d=.1", "1024x1024 d=.01", "2048x2048 d=.256", "300x784 d=.1", "8x8 d=.5"),
+    ),
     "entropy.token_stats.TokenStats": (_TOKEN, _TOKENS),
     "entropy.token_stats.TokenStats2Threads": (_TOKEN, _TOKENS[:3]),
     "entropy.linear_token_stats.LinearTokenStats": (
@@ -521,7 +525,7 @@ class TestCommand:
 
     def test_unknown_table(self, capsys):
         assert self.run("--table", "goal") == 2
-        assert "--table must be one of entropy, goals, peers" in capsys.readouterr().err
+        assert "--table must be one of dynamic, entropy, goals, peers" in capsys.readouterr().err
 
     @pytest.mark.parametrize("regex", ["9x9", "("])
     def test_no_case(self, capsys, regex):

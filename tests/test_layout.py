@@ -39,6 +39,7 @@ HELPERS = {
     "csrc/entropy/token_stats_backward.cpp",  # the gradient of token_stats
     "csrc/sparse/product.cpp",  # the products that sparse_linear and masked_linear share
     "csrc/sparse/gradients.cpp",  # their gradients
+    "csrc/sparse/grow_topk_dense.cpp",  # grow_topk of scores that exist
     "csrc/sparse/row_blocks_product.cpp",  # both, of weights with row blocks
     "kernels/entropy/rows.py",  # rows of logits, and numbers beside them
     "kernels/entropy/token_stats_backward.py",  # the gradient of token_stats
@@ -54,6 +55,7 @@ HELPERS = {
     "python/synops/entropy/_stats.py",  # names of the statistics, and the tuple of them
     "python/synops/entropy/_steer.py",  # entropy changes and weights of policy_loss
     "python/synops/entropy/_tokens.py",  # checks and sums of tensors with one number a token
+    "python/synops/sparse/_rewiring_ops.py",  # the raw ops that change which entries there are
     "python/synops/sparse/_pattern_ops.py",  # the raw ops behind Pattern, and their adjoints
     "python/synops/sparse/_blocks.py",  # blocks in masks
     "python/synops/sparse/_layout.py",  # which layout runs, in words

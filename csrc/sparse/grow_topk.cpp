@@ -17,68 +17,14 @@
 #include "common/scramble.h"
 #include "common/scratch.h"
 #include "common/split.h"
-#include "sparse/compressed.h"
+#include "sparse/best.h"
+#include "sparse/sorted.h"
 
 namespace synops {
 namespace {
 
 // In the order of python/synops/sparse/_grow_topk.py.
 enum Score : int64_t { kGrad, kCosine, kPearson, kRandom };
-
-// Candidates, of which the best k are kept.
-class Best {
- public:
-  Best(int64_t k, double least) : k_(k), least_(least) {}
-  // What a further candidate has to score.
-  double least() const { return least_; }
-  int64_t size() const { return size_; }
-  // Room for n more, of which `count` are then kept.
-  Candidate* room(int64_t n) {
-    if (static_cast<int64_t>(kept_.size()) < size_ + n) kept_.resize(2 * (size_ + n));
-    return kept_.data() + size_;
-  }
-  void keep(int64_t count) {
-    size_ += count;
-    if (size_ >= 4 * k_ + 4096) thin();
-  }
-  void add(const Best& other) {
-    std::copy_n(other.kept_.data(), other.size_, room(other.size_));
-    size_ += other.size_;
-  }
-  // Leaves the best k, in the order in which they came.
-  void thin() {
-    if (size_ <= k_) return;
-    if (k_ == 0) {
-      size_ = 0;
-      return;
-    }
-    std::vector<double> scores(size_);
-    for (int64_t i = 0; i < size_; ++i) scores[i] = kept_[i].score;
-    std::nth_element(scores.begin(), scores.begin() + (k_ - 1), scores.end(), std::greater<>());
-    least_ = scores[k_ - 1];
-    std::vector<int64_t> equal;
-    int64_t above = 0;
-    for (int64_t i = 0; i < size_; ++i) {
-      above += kept_[i].score > least_;
-      if (kept_[i].score == least_) equal.push_back(kept_[i].index);
-    }
-    std::nth_element(equal.begin(), equal.begin() + (k_ - above - 1), equal.end());
-    const int64_t last = equal[k_ - above - 1];
-    int64_t to = 0;
-    for (int64_t i = 0; i < size_; ++i) {
-      const Candidate& c = kept_[i];
-      if (c.score > least_ || (c.score == least_ && c.index <= last)) kept_[to++] = c;
-    }
-    size_ = to;
-  }
-  const Candidate* begin() const { return kept_.data(); }
-  const Candidate* end() const { return kept_.data() + size_; }
-
- private:
-  int64_t k_, size_ = 0;
-  double least_;
-  std::vector<Candidate> kept_;
-};
 
 // (samples, columns) of the dtype and number of samples of another, its rows apart.
 struct Side {
@@ -210,14 +156,6 @@ class Blocks {
   int64_t width_;
 };
 
-Csr pattern_of(const Tensor& crow, const Tensor& col, int64_t in_features, const char* op) {
-  const Csr w = csr_of(crow, col, in_features, op);
-  for (int64_t o = 0; o < w.rows; ++o)
-    for (int32_t j = w.crow[o] + 1; j < w.crow[o + 1]; ++j)
-      STD_TORCH_CHECK(w.col[j - 1] < w.col[j], op, ": col must ascend strictly inside each row");
-  return w;
-}
-
 // In ascending order. Of one output they came in that order: they are counted and put in place.
 std::tuple<Tensor, Tensor> results(const Best& best, const Csr& w, int64_t k, bool wide) {
   std::vector<int64_t> place(w.rows + 1);
@@ -242,7 +180,7 @@ std::tuple<Tensor, Tensor> grow_topk(const std::optional<Tensor>& grad_output,
                                      const Tensor& col, int64_t in_features, int64_t k,
                                      int64_t score, int64_t seed) {
   constexpr const char* op = "grow_topk";
-  const Csr w = pattern_of(crow, col, in_features, op);
+  const Csr w = sorted_csr(crow, col, in_features, op);
   STD_TORCH_CHECK(k >= 0 && k <= w.rows * w.cols - w.nnz, op, ": k must lie in [0, ",
                   w.rows * w.cols - w.nnz, "], the number of absent edges, got ", k);
   STD_TORCH_CHECK(score >= kGrad && score <= kRandom, op, ": no such score: ", score);

@@ -4,8 +4,8 @@
 
 #include <tuple>
 
-#include "sparse/compressed.h"
 #include "sparse/ops.h"
+#include "sparse/sorted.h"
 
 namespace synops {
 namespace {
@@ -14,18 +14,6 @@ namespace {
 template <class F>
 void split_rows(int64_t rows, int64_t cols, F&& f) {
   torch::stable::parallel_for(0, rows, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cols)), f);
-}
-
-// crow and col with columns that ascend inside each row.
-Csr sorted_csr(const Tensor& crow, const Tensor& col, int64_t in_features, const char* op) {
-  STD_TORCH_CHECK(
-      in_features >= 0 && in_features < kMaxIndex && crow.dim() == 1 && crow.numel() < kMaxIndex,
-      op, ": sizes must fit in int32");
-  const Csr w = csr_of(crow, col, in_features, op);
-  const int64_t bad = pattern_kernels().first_unsorted(w);
-  STD_TORCH_CHECK(bad < 0, op, ": col must ascend strictly inside each row and lie in [0, ",
-                  in_features, "), got ", bad < 0 ? 0 : w.col[bad], " at position ", bad);
-  return w;
 }
 
 uint16_t* index_data(Tensor& t) {

@@ -8,6 +8,8 @@ operands, and the host waits for nothing.
 Not measured: the strip is from the size of L2, no GPU was at hand.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,22 +32,65 @@ def grow_topk(
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     op = "grow_topk"
+    _check(op, crow, col, in_features, k)
+    if score == reference.RANDOM:
+
+        def noise(first: int, last: int) -> Tensor:
+            return reference.noise(seed, first * in_features, last * in_features, crow.device)
+
+        return _best(noise, torch.float32, crow, col, in_features, k)
+    require(grad_output is not None and input is not None, op, "tensors are missing")
+    assert grad_output is not None
+    assert input is not None
+    require_floats(op, input, grad_output)
+    require(input.device == crow.device, op, "tensors must be on one device")
+    sides = [(input.shape[0], crow.shape[0] - 1), (input.shape[0], in_features)]
+    require([grad_output.shape, input.shape] == sides, op, f"shapes must be {sides}")
+    post, pre = reference.sides(grad_output, input, score)
+
+    def products(first: int, last: int) -> Tensor:
+        scores = (post[:, first:last].t() @ pre).flatten()
+        return _ranked(scores.abs_() if score == reference.GRAD else scores)
+
+    return _best(products, pre.dtype, crow, col, in_features, k)
+
+
+def grow_topk_dense(scores: Tensor, crow: Tensor, col: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    op = "grow_topk_dense"
+    require_floats(op, scores)
+    require(scores.dim() == 2, op, "scores must have 2 dimensions")
+    _check(op, crow, col, scores.shape[1], k)
+    require(scores.device == crow.device, op, "tensors must be on one device")
+    require(scores.shape[0] == crow.shape[0] - 1, op, f"scores must have {len(crow) - 1} rows")
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+
+    def magnitudes(first: int, last: int) -> Tensor:
+        return _ranked(scores[first:last].to(wide).abs().flatten())
+
+    return _best(magnitudes, wide, crow, col, scores.shape[1], k)
+
+
+def _check(op: str, crow: Tensor, col: Tensor, in_features: int, k: int) -> None:
     require_index(op, crow, crow, col)
-    outputs = crow.shape[0] - 1
-    absent = outputs * in_features - col.shape[0]
+    absent = (crow.shape[0] - 1) * in_features - col.shape[0]
     require(0 <= k <= absent, op, f"k must lie in [0, {absent}], got {k}")
-    post = pre = None
-    if score != reference.RANDOM:
-        require(grad_output is not None and input is not None, op, "tensors are missing")
-        assert grad_output is not None
-        assert input is not None
-        require_floats(op, input, grad_output)
-        require(input.device == crow.device, op, "tensors must be on one device")
-        samples = input.shape[0]
-        sides = [(samples, outputs), (samples, in_features)]
-        require([grad_output.shape, input.shape] == sides, op, f"shapes must be {sides}")
-        post, pre = reference.sides(grad_output, input, score)
-    dtype = torch.float32 if pre is None else pre.dtype
+
+
+def _ranked(scores: Tensor) -> Tensor:
+    """In place: a NaN below all numbers."""
+    return scores.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
+
+
+def _best(
+    scores_of: Callable[[int, int], Tensor],
+    dtype: torch.dtype,
+    crow: Tensor,
+    col: Tensor,
+    in_features: int,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """The best k absent edges, from the scores of rows [first, last) at a time."""
+    outputs = crow.shape[0] - 1
     nowhere = outputs * in_features  # the position of what is not a candidate: behind all others
     present = rows_of(crow, col) * in_features + col.long()
     index = torch.empty(0, dtype=torch.int64, device=crow.device)
@@ -54,18 +99,11 @@ def grow_topk(
     for first in range(0, outputs, rows):
         last = min(outputs, first + rows)
         begin, end = first * in_features, last * in_features
-        if post is None:
-            scores = reference.noise(seed, begin, end, crow.device)
-        else:
-            assert pre is not None
-            scores = (post[:, first:last].t() @ pre).flatten()
-            scores = scores.abs_() if score == reference.GRAD else scores
-            scores.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
         places = torch.arange(begin, end + 1, device=crow.device)  # one more, which is written to
         inside = (present >= begin) & (present < end)  # for entries of other strips
         places[torch.where(inside, present, end) - begin] = nowhere
         index, order = torch.cat([index, places[:-1]]).sort(stable=True)
-        scores = torch.cat([best, scores])[order]
+        scores = torch.cat([best, scores_of(first, last)])[order]
         scores = torch.where(index == nowhere, -torch.inf, scores)
         order = scores.sort(descending=True, stable=True).indices[:k]
         best, index = scores[order], index[order]

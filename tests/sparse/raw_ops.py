@@ -53,6 +53,9 @@ def arguments(
     select = torch.rand(pattern.nnz) < 0.5
     select[0] = select[-1] = True  # one shorter is one less
     count = int(select.sum())
+    some = torch.arange(rows * cols)[~mask.flatten() | mask.masked_scatter(mask, select).flatten()]
+    some = some[:: max(1, len(some) // 5)].clone()  # absent, or pruned where `select` is
+    origin = torch.arange(-1, pattern.nnz - 1, dtype=torch.int32)
     return {
         "pattern_from_mask": {"mask": mask},
         "pattern_plan": csr | {"in_features": cols},
@@ -74,6 +77,9 @@ def arguments(
         "magnitude_threshold": {"tensors": [weight, bias], "keep": 4, "strict": False},
         "grow_topk": {"grad_output": g, "input": x} | csr
         | {"in_features": cols, "k": 1, "score": 0, "seed": 0},
+        "grow_topk_dense": {"scores": weight} | csr | {"k": 1},
+        "prune_and_grow": csr | {"in_features": cols, "prune": select, "edges": some},
+        "prune_and_grow_carry": {"values": values, "origin": origin},
     }  # fmt: skip
 
 

@@ -225,7 +225,7 @@ def test_raw_op():
         ((grad, x[:, :3], crow, col, 6, 2, 0, 0), "size 1 of input"),
         ((grad.double(), x, crow, col, 6, 2, 0, 0), "dtype"),
         ((grad, x, bad, torch.tensor([3, 1], dtype=torch.int32), 6, 2, 0, 0), "ascend"),
-        ((grad, x, bad, torch.tensor([3, 6], dtype=torch.int32), 6, 2, 0, 0), "col must lie"),
+        ((grad, x, bad, torch.tensor([3, 6], dtype=torch.int32), 6, 2, 0, 0), "col must .* lie"),
     ):
         with pytest.raises(RuntimeError, match=message):
             call(*args)

@@ -39,6 +39,17 @@ FINE = (
         ("pattern_split", "values", "dtype"),
         ("pattern_gather", "weight", "wider"),  # columns more, without entries
         ("sparse_linear", "input", "wider"),
+        ("grow_topk_dense", "scores", "dtype"),
+        ("grow_topk_dense", "scores", "wider"),  # a column more, without entries
+        ("prune_and_grow", "edges", "shorter"),  # any that are absent or pruned
+        ("prune_and_grow", "edges", "empty"),
+        ("prune_and_grow", "crow", "longer"),  # an empty row more
+        ("prune_and_grow", "crow", "wider"),
+        ("prune_and_grow_carry", "values", "longer"),  # capacity above nnz
+        ("prune_and_grow_carry", "values", "wider"),
+        ("prune_and_grow_carry", "values", "dtype"),
+        ("prune_and_grow_carry", "origin", "shorter"),  # fewer come than there is room for
+        ("prune_and_grow_carry", "origin", "empty"),
         ("sparse_linear", "bits", "empty"),  # no bits
         ("sparse_linear_backward", "bits", "empty"),
     }
@@ -62,6 +73,9 @@ FINE = (
             "masked_linear": ("input", "weight", "bias", "mask"),
             "masked_linear_backward": ("grad", "input", "weight", "mask"),
             "grow_topk": ("grad_output", "input"),
+            "grow_topk_dense": ("scores",),
+            "prune_and_grow": ("prune",),
+            "prune_and_grow_carry": ("values",),
         }.items()
         for name in names
     }

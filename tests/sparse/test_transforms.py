@@ -232,7 +232,7 @@ class TestExport:
         assert torch.equal(program.module()(x, other), FromMask()(x, other))
 
 
-SELECTION = {"magnitude_threshold", "grow_topk"}
+SELECTION = {"magnitude_threshold", "grow_topk", "grow_topk_dense", "prune_and_grow_carry"}
 
 
 def samples():

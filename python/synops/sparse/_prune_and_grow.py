@@ -145,7 +145,7 @@ def _checked_grow(grow: Any, pattern: Pattern, count: int) -> Tensor | None:
     if edges.dtype == torch.int64:
         if edges.dim() != 1:
             fail(ValueError, _OP, "grow", "have shape (k,)", tuple(edges.shape))
-        return edges
+        return edges.contiguous()
     if not edges.is_floating_point():
         fail(TypeError, _OP, "grow", "be int64 positions or a matrix", dtype_name(edges.dtype))
     check_float(_OP, "grow", edges)
