@@ -37,14 +37,18 @@ def png_size(file):
 
 
 @needs_packages
-def test_demo_prints_its_tables_and_saves_its_plot(tmp_path):
-    done = synops("demo", "sparse", "--quick", "--out", tmp_path / "plots")
+@pytest.mark.parametrize(
+    ("section", "plot", "headings"),
+    [("sparse", "lottery_ticket", ("ticket", "re-init")), ("dynamic", "granet", ("method",))],
+)
+def test_demo_prints_its_tables_and_saves_its_plot(section, plot, headings, tmp_path):
+    done = synops("demo", section, "--quick", "--out", tmp_path / "plots")
     assert done.returncode == 0, done.stderr
-    for heading in ("system", "today", "synops", "speed-up", "error", "ticket", "re-init"):
+    for heading in ("system", "today", "synops", "speed-up", "error", *headings):
         assert heading in done.stdout
     verdicts = [line for line in done.stdout.splitlines() if line.startswith(("holds", "does not"))]
     assert len(verdicts) == 3
-    plot = tmp_path / "plots" / "lottery_ticket.png"
+    plot = tmp_path / "plots" / f"{plot}.png"
     assert f"plot: {plot}" in done.stdout
     width, height = png_size(plot)
     assert width > 1000
@@ -61,7 +65,7 @@ def test_info_prints_the_instruction_set():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["demo", "sparce"], "must be one of sparse, entropy"),
+        (["demo", "sparce"], "must be one of sparse, dynamic, entropy"),
         (["dema"], "invalid choice"),
         ([], "required"),
     ],

@@ -1,7 +1,7 @@
 """``python -m synops demo``: every family on real data, against what people use today.
 
-A section is a module with ``run(context) -> Report``, listed in ``SECTIONS`` by the name of its
-family. What all of them share is in ``context`` (progress bar), ``timing`` and ``report`` (tables).
+A section is a module with ``run(context) -> Report``, listed in ``SECTIONS``. What all of them
+share is in ``context`` (progress bar), ``timing`` and ``report`` (tables).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .._restart import with_warm_allocator
 
 SECTIONS = {
     "sparse": "lottery ticket: train, prune and re-train a classifier of digits",
+    "dynamic": "GraNet: a tenth of the edges, which move while a classifier of digits is trained",
     "entropy": "entropies of the heads and tokens of a language model",
 }
 PACKAGES = ("rich", "matplotlib", "mlxtend")
