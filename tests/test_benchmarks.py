@@ -54,6 +54,25 @@ _ATTENTION = (
 )
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
+    "sparse.dynamic_sparsity.DynamicSparsity": (
+        ("synops", "torch", "projected", "masked"),
+        (
+            "128x784-300-100-10 d=.1",
+            "128x784-2048-2048-10 d=.1",
+            "100 steps 128x784-300-100-10 d=.1 rigl",
+            "100 steps 128x784-2048-2048-10 d=.1 rigl",
+            "2 steps 8x16-16-4 d=.5 rigl",
+        ),
+    ),
+    "sparse.dynamic_sparsity.SparseTrainingState": (
+        ("synops", "torch"),
+        (
+            "8x2048x2048 d=.2",
+            "8x2048x2048 d=.1",
+            "8x2048x2048 d=.05",
+            "8x2048x2048 d=.01",
+        ),
+    ),
     "sparse.grow_topk.GrowTopk": (
         ("synops", "torch", "sorted"),
         ("320x2048x2048 d=.256", "128x1024x1024 d=.1", "100x784x300 d=.1", "4x8x8 d=.5"),
@@ -139,6 +158,7 @@ METHODS = {
         "track_allocated_forward",
         "track_allocated_forward_backward",
     ],
+    suites.StateSuite: ["track_bytes_per_entry"],
 }
 
 
@@ -213,7 +233,7 @@ class TestRunning:
         fast = partial(interleave.interleave, seconds=0.0, min_rounds=1, min_sample=1e-5)
         monkeypatch.setattr(suites, "interleave", fast)
         bench, case = suite(), suite.smallest()
-        if issubclass(suite, suites.MemorySuite) and not GLIBC:
+        if issubclass(suite, (suites.MemorySuite, suites.StateSuite)) and not GLIBC:
             pytest.skip("resident memory is read on Linux")
         for method in methods_of(suite):
             try:
@@ -437,6 +457,18 @@ class TestMemory:
         bench = suite()
         bench.setup(impl, suite.smallest())
         assert least <= getattr(bench, method)(impl, suite.smallest()) <= most
+
+    @pytest.mark.parametrize("case", ["8x2048x2048 d=.2", "8x2048x2048 d=.01"])
+    def test_training_keeps_so_much_for_each_edge(self, case):
+        (suite,) = (s for s in SUITES if s.__name__ == "SparseTrainingState")
+        found = {}
+        for impl in suite.impls:
+            bench = suite()
+            bench.setup(impl, case)
+            found[impl] = bench.track_bytes_per_entry(impl, case)
+        density = suite.cases[case].density
+        assert 28 < found["synops"] < 48
+        assert found["torch"] > 28 / density
 
 
 def test_largest_error_is_relative_to_the_scale_of_each_tensor():

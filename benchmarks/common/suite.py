@@ -149,3 +149,28 @@ class MemorySuite(Suite):
 
     track_allocated_forward.unit = "MB"  # type: ignore[attr-defined]
     track_allocated_forward_backward.unit = "MB"  # type: ignore[attr-defined]
+
+
+class StateSuite(Suite):
+    """What a training keeps for each weight: the layer itself, gradients, optimizer's state.
+
+    ``build`` returns the first step of a training, whose inputs are the tensors that are there
+    before it.
+    """
+
+    small: ClassVar[Any]
+
+    @abstractmethod
+    def entries(self, size: Any) -> int:
+        """How many weights there are."""
+
+    def setup(self, impl: str, case: str) -> None:
+        torch.set_num_threads(self.threads)
+        self.build(impl, self.small).forward()
+        self.call = self.build(impl, self.cases[case])
+
+    def track_bytes_per_entry(self, impl: str, case: str) -> float:
+        before = sum(t.nbytes for t in self.call.inputs)
+        return (before + peak_growth(self.call.forward)) / self.entries(self.cases[case])
+
+    track_bytes_per_entry.unit = "bytes"  # type: ignore[attr-defined]

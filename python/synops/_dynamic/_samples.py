@@ -30,6 +30,10 @@ class Samples:
     def __init__(self, layers: Iterable[SparseLinear]):
         self.wanted = ""
         self._taken: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+        # Not as a decorator: that loads torch._dynamo, a second of `import synops`. Of the class: a
+        # model, its hooks with it, is copied and pickled.
+        if not hasattr(Samples._take, "_torchdynamo_disable"):
+            Samples._take = torch.compiler.disable(Samples._take)  # type: ignore[method-assign]
         self.hooks = [layer.register_forward_hook(self._seen) for layer in layers]
 
     def clear(self) -> None:
@@ -53,8 +57,7 @@ class Samples:
         if self.wanted and torch.is_grad_enabled():
             self._take(layer, args[0], output)
 
-    @torch.compiler.disable
-    def _take(self, layer: SparseLinear, x: Tensor, output: Tensor) -> None:
+    def _take(self, layer: Any, x: Tensor, output: Tensor) -> None:
         x = x.detach()
         if self.wanted == "cosine":
             self._keep(layer, output.detach(), x)
