@@ -131,12 +131,13 @@ std::pair<A, int64_t> least_of_best(const std::vector<Found<A>>& parts, int64_t 
                                     int64_t k) {
   Scratch room(size * sizeof(A));
   A* some = static_cast<A*>(room.data());
+  const A bound = static_cast<A>(high);
   const auto collect = [&](bool above) {
     int64_t count = 0;
     for (const Found<A>& f : parts)
       for (int64_t i = 0; i < f.size; ++i) {
         some[count] = f.magnitude[i];
-        count += (static_cast<double>(f.magnitude[i]) > high) == above;
+        count += (f.magnitude[i] > bound) == above;
       }
     return count;
   };

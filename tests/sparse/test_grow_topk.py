@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from synops._library import reference
 from synops.sparse import Pattern, grow_topk
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -136,6 +137,85 @@ class TestRandom:
         assert torch.equal(draw(1).scores, draw(1, backend="reference").scores)
 
 
+@pytest.mark.usefixtures("isa")
+def test_pruned_may_grow_again():
+    """They count as absent, for the bound on k, too; what stays never grows."""
+    grad, x, pattern = make(65, 97, 12)
+    pruned = torch.rand(pattern.nnz) < 0.5
+    mask = pattern.mask()
+    stays = mask.masked_scatter(mask, ~pruned)
+    left = Pattern.from_mask(stays)
+    for k in (0, 100, 65 * 97 - left.nnz):
+        got, want = grow_topk(grad, x, pattern, k, pruned=pruned), grow_topk(grad, x, left, k)
+        assert torch.equal(got.edges, want.edges)
+        assert torch.equal(got.scores, want.scores)
+        again = grow_topk(grad, x, pattern, k, pruned=pruned, backend="reference")
+        check(again, exact(grad, x, "grad"), left, k, 1e-4)
+    draws = (grow_topk(None, None, p, 70, "random", pruned=q, generator=torch.Generator())
+             for p, q in ((pattern, pruned), (left, None)))  # fmt: skip
+    assert torch.equal(*(d.edges for d in draws))
+    with pytest.raises(ValueError, match=f"0, {65 * 97 - left.nnz}.*the number of absent edges"):
+        grow_topk(grad, x, pattern, 65 * 97 - left.nnz + 1, pruned=pruned)
+
+
+def dense(scores, pattern, k):
+    """grow_topk_dense, and the reference's answer, which must be equal."""
+    args = scores, pattern.crow, pattern.col, k
+    got = torch.ops.synops.grow_topk_dense(*args)
+    for one, other in zip(got, reference("grow_topk_dense")(*args), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    return got
+
+
+@pytest.mark.usefixtures("isa")
+@EVERY_DTYPE
+@pytest.mark.parametrize("shape", [*SHAPES, (0, 5, 1), (5, 0, 1)], ids=str)
+def test_dense(shape, dtype):
+    """Of a matrix: the same to the bit, of views, too; many ties in half precision."""
+    out, inputs, _ = shape
+    for density in (0.0, 0.2, 0.8):
+        pattern = Pattern.from_mask(torch.rand(out, inputs) < density)
+        scores = torch.randn(out, inputs).to(dtype)
+        absent = out * inputs - pattern.nnz
+        for k in {0, min(1, absent), absent // 20, absent // 2, absent}:
+            want = dense(scores, pattern, k)
+            wide = torch.full((out, inputs + 3), torch.nan).to(dtype)
+            wide[:, 1:-2] = scores
+            for view in (wide[:, 1:-2], scores.t().contiguous().t()):
+                assert torch.equal(dense(view, pattern, k)[0], want[0])
+
+
+@pytest.mark.usefixtures("isa")
+def test_dense_unlucky_samples():
+    """The best in a corner, where no sample is; most scores equal; NaN and inf."""
+    pattern = Pattern.from_mask(torch.rand(200, 300) < 0.1)
+    scores = torch.rand(200, 300)
+    scores[7] += 5
+    for k in (1, 5, 100, 200, 400, 20000):
+        dense(scores, pattern, k)
+        dense((scores > 4).float(), pattern, k)
+    scores.view(-1)[::3] = torch.nan
+    scores.view(-1)[::7] = -torch.inf
+    for k in (1, 8000, 30000, 60000 - pattern.nnz):
+        dense(scores, pattern, k)
+
+
+def test_dense_raw_op():
+    pattern = Pattern.from_mask(torch.rand(4, 6) < 0.3)
+    scores, crow, col = torch.ones(4, 6), pattern.crow, pattern.col
+    for args, message in (
+        ((scores, crow, col, 25), "k must lie"),
+        ((scores, crow, col, -1), "k must lie"),
+        ((scores[:3], crow, col, 1), "size 0 of scores"),
+        ((scores[0], crow, col, 1), "2 dimensions"),
+        ((scores[:, :2], crow, col, 1), "col must .* lie"),
+        ((scores.int(), crow, col, 1), "floating point"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            torch.ops.synops.grow_topk_dense(*args)
+
+
 def test_views_and_batches():
     """(..., features), rows apart, every second column; nothing outside a view is read."""
     pattern = Pattern.from_mask(torch.rand(12, 20) < 0.3)
@@ -190,6 +270,9 @@ WRONG = [
     ({"k": 25}, ValueError, r"k must lie in \[0, \d+\], the number of absent edges, got 25"),
     ({"k": -1}, ValueError, "k must lie in"),
     ({"k": 2.0}, TypeError, "k must be an int, got float"),
+    ({"pruned": torch.ones(6)}, TypeError, "pruned must be bool, got float32"),
+    ({"pruned": torch.ones(5).bool()}, ValueError, r"pruned must have shape \(nnz,\) = \(6,\)"),
+    ({"pruned": [True] * 6}, TypeError, "pruned must be a torch.Tensor, got list"),
     ({"input": None}, TypeError, "input must be a torch.Tensor, got NoneType"),
     ({"grad_output": None}, TypeError, "grad_output must be a torch.Tensor, got NoneType"),
     ({"grad_output": torch.ones(3, 4).double()}, TypeError, "grad_output must have the dtype of"),
@@ -250,3 +333,10 @@ def test_triton(dtype, monkeypatch):
             torch.testing.assert_close(got.scores, want.scores, rtol=1e-4, atol=1e-4)
             same = got.edges == want.edges
             assert float(same.float().mean()) > 0.99 if k else True  # sums in another order
+    scores = torch.randn(150, 97).to(dtype)
+    scores[3, ::2] = torch.nan
+    args = scores.to(device), pattern.crow.to(device), pattern.col.to(device)
+    for k in (0, 300, 150 * 97 - pattern.nnz):
+        got = module.grow_topk_dense(*args, k)
+        for one, other in zip(got, reference("grow_topk_dense")(*args, k), strict=True):
+            assert torch.equal(one, other)
