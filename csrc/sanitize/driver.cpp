@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   sanitize::check_row_blocks(isa);
   sanitize::check_growth(isa);
   sanitize::check_magnitudes(isa);
+  sanitize::check_units(isa);
   sanitize::check_tokens(isa);
   sanitize::check_linear_token_stats(isa);
   sanitize::check_attention(isa);

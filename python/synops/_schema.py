@@ -76,6 +76,7 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " SymInt in_features, int k, int score, int seed) -> (Tensor, Tensor)",
             ),
         ),
+        "unit_stats": Stem("op", ("unit_stats(Tensor input) -> (Tensor, Tensor, Tensor, Tensor)",)),
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },

@@ -48,6 +48,7 @@ FINE = (
         for op in ("pattern_plan", "pattern_bits", "pattern_blocks", "pattern_scatter")
         for how in ("longer", "wider")
     }
+    | {("unit_stats", "input", how) for how in ("longer", "shorter", "wider", "empty", "dtype")}
     | {
         # any strides are copied, but those of an index
         (op, name, "strides")
@@ -62,6 +63,7 @@ FINE = (
             "masked_linear": ("input", "weight", "bias", "mask"),
             "masked_linear_backward": ("grad", "input", "weight", "mask"),
             "grow_topk": ("grad_output", "input"),
+            "unit_stats": ("input",),
         }.items()
         for name in names
     }

@@ -232,7 +232,7 @@ class TestExport:
         assert torch.equal(program.module()(x, other), FromMask()(x, other))
 
 
-SELECTION = {"magnitude_threshold", "grow_topk"}
+SELECTION = {"magnitude_threshold", "grow_topk", "unit_stats"}
 
 
 def samples():
@@ -247,7 +247,7 @@ def samples():
 @pytest.mark.parametrize(("op", "args"), list(samples()))
 def test_opcheck(op, args):
     def leaf(a):
-        # Selection has no gradient; opcheck cannot add indices to scores that claim one.
+        # These have no gradient; opcheck cannot add indices to scores that claim one.
         wanted = op not in SELECTION and isinstance(a, torch.Tensor) and a.is_floating_point()
         return a.detach().requires_grad_() if wanted else a
 

@@ -7,14 +7,17 @@ from ._pattern import Pattern
 from ._sddmm import sddmm
 from ._sparse_linear import sparse_linear
 from ._spmm import spmm
+from ._unit_stats import UnitStats, unit_stats
 
 __all__ = [
     "Growth",
     "Pattern",
+    "UnitStats",
     "grow_topk",
     "magnitude_threshold",
     "masked_linear",
     "sddmm",
     "sparse_linear",
     "spmm",
+    "unit_stats",
 ]
