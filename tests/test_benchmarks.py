@@ -144,6 +144,14 @@ NAMES = {
     "sparse.sparse_linear.SparseLinear2Threads": (_SPARSE, _LINEAR_THREADED),
     "sparse.sparse_linear.SparseLinearMemory": (("synops", "torch", "csr"), _LINEAR_MEMORY),
     "sparse.spmm.SpMM": (("synops", "torch"), _PRODUCT),
+    "sparse.unit_stats.UnitStats": (
+        ("synops", "torch", "sum"),
+        ("256x1024", "4096x1024", "100000x21", "1x8"),
+    ),
+    "sparse.unit_stats.Monitor": (
+        ("synops", "torch", "extra_forward", "plain"),
+        ("256x50x1024x1024x21", "256x39200x50x1024x1024x21", "4x8x16x16x3"),
+    ),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],

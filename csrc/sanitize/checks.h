@@ -16,6 +16,7 @@ void check_row_blocks(Isa isa);
 void check_growth(Isa isa);
 void check_magnitudes(Isa isa);
 void check_rewiring(Isa isa);
+void check_units(Isa isa);
 void check_tokens(Isa isa);
 void check_linear_token_stats(Isa isa);
 void check_attention(Isa isa);

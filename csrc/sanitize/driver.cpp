@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   sanitize::check_growth(isa);
   sanitize::check_magnitudes(isa);
   sanitize::check_rewiring(isa);
+  sanitize::check_units(isa);
   sanitize::check_tokens(isa);
   sanitize::check_linear_token_stats(isa);
   sanitize::check_attention(isa);

@@ -5,9 +5,11 @@ __version__ = "0.1.0"
 from . import entropy, nn, sparse
 from ._backend import backend
 from ._config import set_cpu_capability, show_config, which
+from ._monitor import Monitor
 from ._sparsify import sparsify_
 
 __all__ = [
+    "Monitor",
     "backend",
     "entropy",
     "nn",

@@ -86,6 +86,7 @@ TABLE: dict[str, dict[str, Stem]] = {
                 "prune_and_grow_carry(Tensor values, Tensor origin) -> Tensor",
             ),
         ),
+        "unit_stats": Stem("op", ("unit_stats(Tensor input) -> (Tensor, Tensor, Tensor, Tensor)",)),
         "spmm": Stem("composite"),
         "sddmm": Stem("composite"),
     },

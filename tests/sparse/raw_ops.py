@@ -75,6 +75,7 @@ def arguments(
         "masked_linear_backward": {"grad": g, "input": x, "weight": weight, "mask": mask}
         | _needs("weight"),
         "magnitude_threshold": {"tensors": [weight, bias], "keep": 4, "strict": False},
+        "unit_stats": {"input": x},
         "grow_topk": {"grad_output": g, "input": x} | csr
         | {"in_features": cols, "k": 1, "score": 0, "seed": 0},
         "grow_topk_dense": {"scores": weight} | csr | {"k": 1},

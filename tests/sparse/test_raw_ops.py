@@ -59,6 +59,7 @@ FINE = (
         for op in ("pattern_plan", "pattern_bits", "pattern_blocks", "pattern_scatter")
         for how in ("longer", "wider")
     }
+    | {("unit_stats", "input", how) for how in ("longer", "shorter", "wider", "empty", "dtype")}
     | {
         # any strides are copied, but those of an index
         (op, name, "strides")
@@ -76,6 +77,7 @@ FINE = (
             "grow_topk_dense": ("scores",),
             "prune_and_grow": ("prune",),
             "prune_and_grow_carry": ("values",),
+            "unit_stats": ("input",),
         }.items()
         for name in names
     }

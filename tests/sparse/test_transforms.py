@@ -232,7 +232,13 @@ class TestExport:
         assert torch.equal(program.module()(x, other), FromMask()(x, other))
 
 
-SELECTION = {"magnitude_threshold", "grow_topk", "grow_topk_dense", "prune_and_grow_carry"}
+NO_GRADIENT = {
+    "magnitude_threshold",
+    "grow_topk",
+    "grow_topk_dense",
+    "prune_and_grow_carry",
+    "unit_stats",
+}
 
 
 def samples():
@@ -247,8 +253,8 @@ def samples():
 @pytest.mark.parametrize(("op", "args"), list(samples()))
 def test_opcheck(op, args):
     def leaf(a):
-        # Selection has no gradient; opcheck cannot add indices to scores that claim one.
-        wanted = op not in SELECTION and isinstance(a, torch.Tensor) and a.is_floating_point()
+        # These have no gradient; opcheck cannot add indices to scores that claim one.
+        wanted = op not in NO_GRADIENT and isinstance(a, torch.Tensor) and a.is_floating_point()
         return a.detach().requires_grad_() if wanted else a
 
     torch.library.opcheck(getattr(torch.ops.synops, op).default, [leaf(a) for a in args.values()])

@@ -8,11 +8,13 @@ from ._prune_and_grow import Rewired, prune_and_grow
 from ._sddmm import sddmm
 from ._sparse_linear import sparse_linear
 from ._spmm import spmm
+from ._unit_stats import UnitStats, unit_stats
 
 __all__ = [
     "Growth",
     "Pattern",
     "Rewired",
+    "UnitStats",
     "grow_topk",
     "magnitude_threshold",
     "masked_linear",
@@ -20,4 +22,5 @@ __all__ = [
     "sddmm",
     "sparse_linear",
     "spmm",
+    "unit_stats",
 ]
