@@ -155,7 +155,7 @@ def test_an_activation_that_is_none():
         layer(torch.randn(3, layer.in_features))
 
 
-@EVERY
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[-1]])  # one Pattern; two with all options
 def test_compiled(name):
     layer = make(name, feature_major=True)
     torch._dynamo.reset()
