@@ -34,6 +34,7 @@ HELPERS = {
     "tests/entropy/test_attention_errors.py",  # what it refuses, also as raw ops
     "tests/entropy/test_attention_transforms.py",  # compile, export, vmap, opcheck
     "tests/entropy/test_attention_triton.py",  # its Triton kernels, in the interpreter
+    "benchmarks/sparse/dynamic_sparsity.py",  # steps of training, the optimizer included
     "benchmarks/sparse/mlp.py",  # layers in a row: what a layer's own benchmark cannot see
     "csrc/entropy/linear_token_stats_gradients.cpp",  # its backward
     "csrc/entropy/token_stats_backward.cpp",  # the gradient of token_stats
