@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from synops.nn import DynamicSparsity, SparseLinear
+from synops.nn import DynamicSparsity, SparseLinear, rescale_fan_in_
 from synops.sparse import Pattern
 
 WIDTHS = (784, 320, 128, 10)
@@ -59,14 +59,6 @@ def pattern(kind, shape, layer):
     return Pattern.from_mask(torch.zeros(shape).view(-1).index_fill(0, edges, 1).view(shape) > 0)
 
 
-def rescale_fan_in(layer):  # synops.nn.rescale_fan_in_ does this
-    """Each unit's weights as large as if all its inputs were there."""
-    count = layer.pattern.crow.diff()
-    scale = (layer.in_features / count.clamp(min=1)).sqrt()
-    with torch.no_grad():
-        layer.values.mul_(scale.repeat_interleave(count))
-
-
 def network(kind, seed):
     """784-320-128-10, the hidden layers under masks; the last layer is dense."""
     torch.manual_seed(seed)
@@ -75,7 +67,7 @@ def network(kind, seed):
         for i, layer in enumerate(layers[:-1]):
             edges = pattern(kind, tuple(layer.weight.shape), i)
             layers[i] = SparseLinear.from_linear(layer, edges)
-            rescale_fan_in(layers[i])
+            rescale_fan_in_(layers[i])
     return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .._check import fail
-from ..nn._fan_in import rescale_fan_in_
+from ..nn import rescale_fan_in_
 from ._arguments import scheduled, seeded
 from ._density import shared
 from ._layers import Optimizer, sparse_layers
