@@ -44,11 +44,11 @@ def test_reference(name, dtype):
     pattern = LAYOUTS[name].make()
     long = LAYOUTS[name].long
     # 2: row dots, 17: more than a vector, of any set
-    for i, batch in enumerate((2, 17) if long else BATCHES):
+    for batch in (2, 17) if long else BATCHES:
         s = sample_of(pattern, batch, dtype)
         expected = Expected(s)
         values = padded(pattern, s.values)
-        for memory in MEMORIES[::4] if long else some_memories(name, dtype, i):
+        for memory in MEMORIES[::4] if long else MEMORIES:
             turned = memory.lay_out(s)
 
             def call(x, w, b, memory=memory):
@@ -62,15 +62,6 @@ def test_reference(name, dtype):
         if not long and batch in (3, 9, 17, 64):  # row dots, half a vector, more, all of a slab
             for memory in (MEMORIES[0], MEMORIES[4]):
                 check_activations(pattern, memory.lay_out(s), values, expected, memory)
-
-
-def some_memories(name, dtype, i: int) -> list[Memory]:
-    """Two of the six, three apart, which makes a third of 32,000 calls: the others come with the
-    next batch and with the next type, so that every layout meets every batch in every memory with
-    every set of instructions, in one of three types.
-    """
-    first = (list(LAYOUTS).index(name) + DTYPES.index(dtype) + i) % 3
-    return MEMORIES[first::3]
 
 
 def is_laid_out(t, feature_major: bool) -> bool:
