@@ -28,9 +28,15 @@ struct Scores {
   DType dtype;
   const char* data;
   int64_t row_bytes;
-  const Csr& w;  // the entries that are no candidates
+  const Csr& w;
+  const uint8_t* pruned;  // by entry; the others are no candidates
 
   const char* row(int64_t n) const { return data + n * row_bytes; }
+  bool absent(int64_t n, int64_t c) const {
+    const int32_t *begin = w.col + w.crow[n], *end = w.col + w.crow[n + 1];
+    const int32_t* at = std::lower_bound(begin, end, static_cast<int32_t>(c));
+    return at == end || *at != c || pruned[at - w.col] != 0;
+  }
 };
 
 // Candidates in rows [first, first + ends.size()), A being the arithmetic type.
@@ -44,7 +50,7 @@ struct Found {
     std::fill_n(present, w.cols + kFilterSlack, 0);
     for (int64_t n = n0; n < n1; ++n) {
       reserve(size + w.cols + kFilterSlack);
-      for (int32_t j = w.crow[n]; j < w.crow[n + 1]; ++j) present[w.col[j]] = 1;
+      for (int32_t j = w.crow[n]; j < w.crow[n + 1]; ++j) present[w.col[j]] = s.pruned[j] == 0;
       size += grow_dense_kernels().filter(s.dtype, s.row(n), w.cols, present, least, col + size,
                                           magnitude + size);
       for (int32_t j = w.crow[n]; j < w.crow[n + 1]; ++j) present[w.col[j]] = 0;
@@ -86,7 +92,7 @@ std::vector<Found<A>> search(const Scores& s, double least) {
 // Magnitudes between which the k-th best lies, in all likelihood: 4 standard deviations below,
 // where too few are found at first, and 2 above, where there is more to select from.
 std::pair<double, double> bracket(const Scores& s, int64_t k) {
-  constexpr int64_t kSample = 4096;
+  constexpr int64_t kSample = 4096, kTogether = 4;  // neighbours, which cost one cache miss
   const Csr& w = s.w;
   const int64_t total = w.rows * w.cols;
   if (total <= 4 * kSample) return {-kInfinity, kInfinity};
@@ -94,9 +100,9 @@ std::pair<double, double> bracket(const Scores& s, int64_t k) {
     int64_t row, col;
   };
   const auto place = [&](int64_t i) -> Place {
-    const uint64_t bits = scrambled(i);
-    return {static_cast<int64_t>((bits >> 32) * w.rows >> 32),
-            static_cast<int64_t>((bits & 0xffffffff) * w.cols >> 32)};
+    const uint64_t bits = scrambled(i / kTogether);
+    const int64_t c = static_cast<int64_t>((bits & 0xffffffff) * w.cols >> 32) + i % kTogether;
+    return {static_cast<int64_t>((bits >> 32) * w.rows >> 32), c % w.cols};
   };
   std::vector<double> all(kSample);
   for (int64_t i = 0; i < kSample; ++i) {
@@ -117,8 +123,7 @@ std::pair<double, double> bracket(const Scores& s, int64_t k) {
   for (int64_t i = 0; i < kSample; ++i) {
     if (all[i] < cut) continue;
     const auto [n, c] = place(i);
-    const int32_t *row = w.col + w.crow[n], *end = w.col + w.crow[n + 1];
-    if (!std::binary_search(row, end, static_cast<int32_t>(c))) absent.push_back(all[i]);
+    if (s.absent(n, c)) absent.push_back(all[i]);
   }
   std::sort(absent.begin(), absent.end(), std::greater<>());
   const int64_t size = static_cast<int64_t>(absent.size());
@@ -183,17 +188,23 @@ std::tuple<Tensor, Tensor> best(const Scores& s, int64_t k, ScalarType type) {
 }
 
 std::tuple<Tensor, Tensor> grow_topk_dense(const Tensor& scores, const Tensor& crow,
-                                           const Tensor& col, int64_t k) {
+                                           const Tensor& col, const Tensor& pruned, int64_t k) {
   constexpr const char* op = "grow_topk_dense";
   const DType dtype = dtype_of(scores, op, "scores");
   check_tensor(scores, scores.scalar_type(), 2, op, "scores");
   const Csr w = sorted_csr(crow, col, scores.size(1), op);
   check_size(scores.size(0), w.rows, op, "scores", "size 0");
-  STD_TORCH_CHECK(k >= 0 && k <= w.rows * w.cols - w.nnz, op, ": k must lie in [0, ",
-                  w.rows * w.cols - w.nnz, "], the number of absent edges, got ", k);
-  const Tensor held = rows_of(scores);
+  check_tensor(pruned, ScalarType::Bool, 1, op, "pruned");
+  check_size(pruned.size(0), w.nnz, op, "pruned", "size 0");
+  const Tensor leaves = dense_of(pruned), held = rows_of(scores);
+  const uint8_t* leave = static_cast<const uint8_t*>(leaves.const_data_ptr());
+  int32_t gone = 0;
+  pattern_kernels().count(leave, w.nnz, 0, 1, &gone);
+  const int64_t absent = w.rows * w.cols - w.nnz + gone;
+  STD_TORCH_CHECK(k >= 0 && k <= absent, op, ": k must lie in [0, ", absent,
+                  "], the number of absent edges, got ", k);
   const Scores s{dtype, static_cast<const char*>(held.const_data_ptr()),
-                 held.stride(0) * static_cast<int64_t>(bytes_of(dtype)), w};
+                 held.stride(0) * static_cast<int64_t>(bytes_of(dtype)), w, leave};
   return dtype == DType::kFloat64 ? best<double>(s, k, ScalarType::Double)
                                   : best<float>(s, k, ScalarType::Float);
 }

@@ -74,7 +74,7 @@ TABLE: dict[str, dict[str, Stem]] = {
             (
                 "grow_topk(Tensor? grad_output, Tensor? input, Tensor crow, Tensor col,"
                 " SymInt in_features, int k, int score, int seed) -> (Tensor, Tensor)",
-                "grow_topk_dense(Tensor scores, Tensor crow, Tensor col, int k)"
+                "grow_topk_dense(Tensor scores, Tensor crow, Tensor col, Tensor pruned, int k)"
                 " -> (Tensor, Tensor)",
             ),
         ),

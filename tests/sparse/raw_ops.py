@@ -78,7 +78,7 @@ def arguments(
         "unit_stats": {"input": x},
         "grow_topk": {"grad_output": g, "input": x} | csr
         | {"in_features": cols, "k": 1, "score": 0, "seed": 0},
-        "grow_topk_dense": {"scores": weight} | csr | {"k": 1},
+        "grow_topk_dense": {"scores": weight} | csr | {"pruned": select, "k": 1},
         "prune_and_grow": csr | {"in_features": cols, "prune": select, "edges": some},
         "prune_and_grow_carry": {"values": values, "origin": origin},
     }  # fmt: skip

@@ -158,9 +158,10 @@ def test_pruned_may_grow_again():
         grow_topk(grad, x, pattern, 65 * 97 - left.nnz + 1, pruned=pruned)
 
 
-def dense(scores, pattern, k):
+def dense(scores, pattern, k, pruned=None):
     """grow_topk_dense, and the reference's answer, which must be equal."""
-    args = scores, pattern.crow, pattern.col, k
+    pruned = torch.zeros(pattern.nnz, dtype=torch.bool) if pruned is None else pruned
+    args = scores, pattern.crow, pattern.col, pruned, k
     got = torch.ops.synops.grow_topk_dense(*args)
     for one, other in zip(got, reference("grow_topk_dense")(*args), strict=True):
         assert one.dtype == other.dtype
@@ -180,6 +181,7 @@ def test_dense(shape, dtype):
         absent = out * inputs - pattern.nnz
         for k in {0, min(1, absent), absent // 20, absent // 2, absent}:
             want = dense(scores, pattern, k)
+            dense(scores, pattern, k, torch.rand(pattern.nnz) < 0.5)
             wide = torch.full((out, inputs + 3), torch.nan).to(dtype)
             wide[:, 1:-2] = scores
             for view in (wide[:, 1:-2], scores.t().contiguous().t()):
@@ -204,13 +206,17 @@ def test_dense_unlucky_samples():
 def test_dense_raw_op():
     pattern = Pattern.from_mask(torch.rand(4, 6) < 0.3)
     scores, crow, col = torch.ones(4, 6), pattern.crow, pattern.col
+    none = torch.zeros(pattern.nnz, dtype=torch.bool)
     for args, message in (
-        ((scores, crow, col, 25), "k must lie"),
-        ((scores, crow, col, -1), "k must lie"),
-        ((scores[:3], crow, col, 1), "size 0 of scores"),
-        ((scores[0], crow, col, 1), "2 dimensions"),
-        ((scores[:, :2], crow, col, 1), "col must .* lie"),
-        ((scores.int(), crow, col, 1), "floating point"),
+        ((scores, crow, col, ~none, 25), r"k must lie in \[0, 24\]"),
+        ((scores, crow, col, none, 25 - pattern.nnz), "k must lie"),
+        ((scores, crow, col, none, -1), "k must lie"),
+        ((scores[:3], crow, col, none, 1), "size 0 of scores"),
+        ((scores[0], crow, col, none, 1), "2 dimensions"),
+        ((scores[:, :2], crow, col, none, 1), "col must .* lie"),
+        ((scores.int(), crow, col, none, 1), "floating point"),
+        ((scores, crow, col, none[1:], 1), "size 0 of pruned"),
+        ((scores, crow, col, none.int(), 1), "pruned has the wrong dtype"),
     ):
         with pytest.raises(RuntimeError, match=message):
             torch.ops.synops.grow_topk_dense(*args)
@@ -335,8 +341,9 @@ def test_triton(dtype, monkeypatch):
             assert float(same.float().mean()) > 0.99 if k else True  # sums in another order
     scores = torch.randn(150, 97).to(dtype)
     scores[3, ::2] = torch.nan
-    args = scores.to(device), pattern.crow.to(device), pattern.col.to(device)
-    for k in (0, 300, 150 * 97 - pattern.nnz):
+    pruned = (torch.rand(pattern.nnz) < 0.5).to(device)
+    args = scores.to(device), pattern.crow.to(device), pattern.col.to(device), pruned
+    for k in (0, 300, 150 * 97 - pattern.nnz + int(pruned.sum())):
         got = module.grow_topk_dense(*args, k)
         for one, other in zip(got, reference("grow_topk_dense")(*args, k), strict=True):
             assert torch.equal(one, other)

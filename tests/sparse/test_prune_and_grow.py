@@ -227,7 +227,7 @@ def test_transforms():
     room = torch.cat([values, values.new_zeros(4)])
     torch.library.opcheck(torch.ops.synops.prune_and_grow_carry.default, (room, origin))
     torch.library.opcheck(torch.ops.synops.grow_topk_dense.default,
-                          (grad, pattern.crow, pattern.col, 5))  # fmt: skip
+                          (grad, pattern.crow, pattern.col, leaves, 5))  # fmt: skip
     torch._dynamo.reset()
     compiled = torch.compile(lambda v, o: torch.ops.synops.prune_and_grow_carry(v.sin(), o),
                              fullgraph=True, backend="aot_eager")  # fmt: skip

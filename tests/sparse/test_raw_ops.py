@@ -74,7 +74,7 @@ FINE = (
             "masked_linear": ("input", "weight", "bias", "mask"),
             "masked_linear_backward": ("grad", "input", "weight", "mask"),
             "grow_topk": ("grad_output", "input"),
-            "grow_topk_dense": ("scores",),
+            "grow_topk_dense": ("scores", "pruned"),
             "prune_and_grow": ("prune",),
             "prune_and_grow_carry": ("values",),
             "unit_stats": ("input",),

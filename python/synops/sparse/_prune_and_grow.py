@@ -108,8 +108,8 @@ def prune_and_grow(
     old = pattern.crow, pattern.col, pattern.shape[1]
     if edges is None:
         assert isinstance(grow, Tensor)
-        stay = without(*old, leaves, backend=backend)
-        edges = grow_dense(grow.detach(), *stay, count, backend=backend)[0]
+        entries = pattern.crow, pattern.col, leaves
+        edges = grow_dense(grow.detach(), *entries, count, backend=backend)[0]
     try:
         crow, col, origin = rewire(*old, leaves, edges, backend=backend)
     except RuntimeError:
@@ -160,7 +160,11 @@ def _smallest(values: Tensor, count: int, backend: str | None) -> Tensor:
         return torch.ones_like(values, dtype=torch.bool)
     threshold = magnitude_threshold(values, keep, backend=backend)
     size = values.abs()
-    leaves = ~(size >= threshold)  # with NaN
+    leaves = size < threshold
+    more = count - int(leaves.count_nonzero())
+    if more == 0:
+        return leaves  # as a rule: nothing is equal to the threshold but one, and there is no NaN
+    leaves |= size.isnan()
     more = count - int(leaves.count_nonzero())
     if more > 0:
         leaves[(size == threshold).nonzero()[-more:, 0]] = True

@@ -15,7 +15,9 @@ def _fake_rewire(
     return torch.empty_like(crow), col.new_empty(nnz), col.new_empty(nnz)
 
 
-def _fake_dense(scores: Tensor, crow: Tensor, col: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _fake_dense(
+    scores: Tensor, crow: Tensor, col: Tensor, pruned: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     return crow.new_empty(k, dtype=torch.int64), scores.new_empty(k, dtype=dtype)
 

@@ -29,21 +29,22 @@ def grow_topk(
         post, pre = sides(grad_output, input, score)
         scores = post.t() @ pre
         scores = (scores.abs() if score == GRAD else scores).flatten()
-    return _best(scores, crow, col, in_features, k)
+    return _best(scores, rows_of(crow, col) * in_features + col.long(), k)
 
 
-def grow_topk_dense(scores: Tensor, crow: Tensor, col: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same by magnitude from a matrix (out, in), whatever it is."""
-    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-    return _best(scores.to(wide).abs().flatten(), crow, col, scores.shape[1], k)
-
-
-def _best(
-    scores: Tensor, crow: Tensor, col: Tensor, in_features: int, k: int
+def grow_topk_dense(
+    scores: Tensor, crow: Tensor, col: Tensor, pruned: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
+    """By magnitude from a matrix (out, in), whatever it is; ``pruned`` entries count as absent."""
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    present = (rows_of(crow, col) * scores.shape[1] + col.long())[~pruned]
+    return _best(scores.to(wide).abs().flatten(), present, k)
+
+
+def _best(scores: Tensor, present: Tensor, k: int) -> tuple[Tensor, Tensor]:
     scores = torch.where(scores.isnan(), -torch.inf, scores)
     absent = torch.ones_like(scores, dtype=torch.bool)
-    absent[rows_of(crow, col) * in_features + col.long()] = False
+    absent[present] = False
     places = absent.nonzero()[:, 0]
     # a stable sort: of equal scores the lower position
     best = scores[places].sort(descending=True, stable=True).indices[:k]
