@@ -64,9 +64,9 @@ class TestStructures:
 
 class TestTables:
     def test_names(self):
-        assert tables.names() == ["entropy", "goals", "peers"]
+        assert tables.names() == ["entropy", "goals", "peers", "spiking"]
         with pytest.raises(
-            ValueError, match="--table must be one of entropy, goals, peers, got 'goal'"
+            ValueError, match="--table must be one of entropy, goals, peers, spiking, got 'goal'"
         ):
             tables.cells(["goal"], [1])
 

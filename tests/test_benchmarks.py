@@ -52,6 +52,7 @@ _ATTENTION = (
     "1x16x2048x64 causal",
     "1x1x8x8",
 )
+_SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
     "sparse.grow_topk.GrowTopk": (
@@ -121,6 +122,8 @@ NAMES = {
     "sparse.sparse_linear.SparseLinear2Threads": (_SPARSE, _LINEAR_THREADED),
     "sparse.sparse_linear.SparseLinearMemory": (("synops", "torch", "csr"), _LINEAR_MEMORY),
     "sparse.spmm.SpMM": (("synops", "torch"), _PRODUCT),
+    "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
+    "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],
