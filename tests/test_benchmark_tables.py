@@ -64,9 +64,10 @@ class TestStructures:
 
 class TestTables:
     def test_names(self):
-        assert tables.names() == ["dynamic", "entropy", "goals", "peers"]
+        assert tables.names() == ["dynamic", "entropy", "goals", "peers", "spiking"]
         with pytest.raises(
-            ValueError, match="--table must be one of dynamic, entropy, goals, peers, got 'goal'"
+            ValueError,
+            match="--table must be one of dynamic, entropy, goals, peers, spiking, got 'goal'",
         ):
             tables.cells(["goal"], [1])
 

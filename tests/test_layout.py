@@ -74,6 +74,12 @@ HELPERS = {
     "tests/sparse/test_raw_ops.py",
     "tests/sparse/test_triton.py",  # the Triton kernels, in the interpreter
     "tests/sparse/test_transforms.py",  # compile, export, opcheck
+    "csrc/spiking/lif_backward.cpp",  # the gradients of lif
+    "kernels/spiking/lif_backward.py",  # the same
+    "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates
+    "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
+    "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
+    "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments
 }
 
 

@@ -49,6 +49,25 @@ class TokenSize(NamedTuple):
         return self.rows * self.vocabulary
 
 
+class SequenceSize(NamedTuple):
+    """Neurons over time."""
+
+    steps: int
+    batch: int
+    neurons: int
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Time first."""
+        return self.steps, self.batch, self.neurons
+
+    @property
+    def work(self) -> int:
+        """Neurons times steps."""
+        return self.steps * self.batch * self.neurons
+
+
 _MLP = (
     "1024-unit layer of the MNIST networks of N. Srivastava et al., Dropout, JMLR 2014, at the "
     "densities of dynamic sparse training (U. Evci et al., RigL, ICML 2020)"
@@ -128,3 +147,11 @@ LINEAR_TABLES: dict[str, LinearSize] = {
     for shape, densities, structure, source in _TABLES
     for density in densities.split()
 }
+
+_SNN = "hidden layer of the networks in snnTorch's and SpikingJelly's tutorials, 100 steps of MNIST"
+SEQUENCES: dict[str, SequenceSize] = {
+    "100x32x1024": SequenceSize(100, 32, 1024, _SNN),
+    "100x128x1024": SequenceSize(100, 128, 1024, _SNN),
+    "100x1x8": SequenceSize(100, 1, 8, _OVERHEAD),
+}
+SEQUENCES_THREADED = {name: SEQUENCES[name] for name in ("100x32x1024", "100x128x1024", "100x1x8")}

@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from . import entropy, nn, sparse
+from . import entropy, nn, sparse, spiking
 from ._backend import backend
 from ._config import set_cpu_capability, show_config, which
 from ._monitor import Monitor
@@ -17,5 +17,6 @@ __all__ = [
     "show_config",
     "sparse",
     "sparsify_",
+    "spiking",
     "which",
 ]

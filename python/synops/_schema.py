@@ -32,6 +32,9 @@ _TOKEN_GRADIENT = (
     " Tensor? grad_entropy, Tensor? grad_varentropy, Tensor? grad_lse, Tensor? grad_collision"
 )
 
+# How neurons of lif fire and reset, and the surrogate of their gradient.
+_LIF = "int reset, bool delayed, bool inclusive, bool detach_reset, int surrogate, float slope"
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -132,6 +135,19 @@ TABLE: dict[str, dict[str, Stem]] = {
         ),
         "attention_pick": Stem("composite"),
         "head_scores": Stem("composite"),
+    },
+    "spiking": {
+        "lif": Stem(
+            "op",
+            (
+                "lif(Tensor input, Tensor? v0, Tensor beta, Tensor threshold,"
+                f" {_LIF}, bool save, bool record) -> (Tensor, Tensor, Tensor, Tensor)",
+                "lif_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor? grad_trajectory,"
+                " Tensor membrane, Tensor? v0, Tensor beta, Tensor threshold,"
+                f" {_LIF}, int half, bool need_input, bool need_v0, bool need_beta,"
+                " bool need_threshold) -> (Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
     },
 }
 
