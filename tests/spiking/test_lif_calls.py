@@ -276,26 +276,25 @@ GOOD = {
 }
 
 
+UNSAFE = [
+    ({"input": torch.randn(3, 4)}, "3 dimensions"),
+    ({"input": torch.ones(3, 2, 4).int()}, "floating point"),
+    ({"v0": torch.randn(2, 5)}, "v0"),
+    ({"v0": torch.randn(4, 2)}, "v0"),
+    ({"v0": torch.randn(2, 4).double()}, "v0 has the wrong dtype"),
+    ({"beta": torch.rand(3)}, "beta"),
+    ({"beta": torch.rand(2, 4)}, "beta must have 1 dimensions"),
+    ({"threshold": torch.rand(4).half()}, "threshold has the wrong dtype"),
+    ({"reset": 3}, "reset must be 0, 1 or 2, got 3"),
+    ({"surrogate": 7}, "surrogate must be 0 to 6, got 7"),
+    ({"slope": math.nan}, "slope must be positive, got nan"),
+]
+
+
 class TestRawOp:
     """Memory-safe whatever it is called with."""
 
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"input": torch.randn(3, 4)}, "3 dimensions"),
-            ({"input": torch.ones(3, 2, 4).int()}, "floating point"),
-            ({"v0": torch.randn(2, 5)}, "v0"),
-            ({"v0": torch.randn(4, 2)}, "v0"),
-            ({"v0": torch.randn(2, 4).double()}, "v0 has the wrong dtype"),
-            ({"beta": torch.rand(3)}, "beta"),
-            ({"beta": torch.rand(2, 4)}, "beta must have 1 dimensions"),
-            ({"threshold": torch.rand(4).half()}, "threshold has the wrong dtype"),
-            ({"reset": 3}, "reset must be 0, 1 or 2, got 3"),
-            ({"surrogate": 7}, "surrogate must be 0 to 6, got 7"),
-            ({"slope": math.nan}, "slope must be positive, got nan"),
-        ],
-        ids=str,
-    )
+    @pytest.mark.parametrize(("change", "message"), UNSAFE, ids=range(len(UNSAFE)))
     def test_forward(self, change, message):
         def call(input, v0, beta, threshold, reset, surrogate, slope):
             return torch.ops.synops.lif(
