@@ -214,6 +214,7 @@ def test_triton(name, dtype):
 
 
 @pytest.mark.triton
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # numpy on inf - inf, interpreted
 def test_triton_edges():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = torch.randn(200, 9, device=device)
