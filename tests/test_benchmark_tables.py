@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from synops.benchmarks.common import tables
+from synops.benchmarks.common import registry, tables
 from synops.benchmarks.common.call import largest_error
 from synops.benchmarks.common.compare import ONE_THREAD, Row
 from synops.benchmarks.common.linear import sparse_layer
@@ -70,6 +70,11 @@ class TestTables:
             match="--table must be one of dynamic, entropy, goals, peers, spiking, got 'goal'",
         ):
             tables.cells(["goal"], [1])
+
+    def test_are_of_families(self):
+        """The command measures those of the families it is asked for, all of them by default."""
+        of = {cell.kind.op.split(".")[0] for cell in tables.cells(tables.names(), [1])}
+        assert of <= set(registry.families())
 
     def test_cells_name_what_exists(self):
         for cell in tables.cells(tables.names(), [1, 2]):

@@ -211,7 +211,7 @@ def build(impl: str, size: Training, dtype: torch.dtype, device: str) -> Call:
 class DynamicSparsity(suite.ForwardSuite):
     """On one thread."""
 
-    op = "nn.DynamicSparsity"
+    op = "sparse.dynamic_sparsity"
     impls = ("synops", "torch", "projected", "masked")
     cases = _SIZES
 
@@ -233,7 +233,7 @@ class SparseTrainingState(suite.StateSuite):
     - torch: a dense layer with a mask of floats, multiplied in: 32 / density.
     """
 
-    op = "nn.SparseLinear"
+    op = "sparse.training_state"
     impls = ("synops", "torch")
     cases = _STATES
     small = LinearSize(8, 64, 64, 0.1, _STATE)

@@ -39,6 +39,12 @@ struct Scores {
   }
 };
 
+// Of locals: a byte that is stored might be part of anything else.
+inline void mark(const int32_t* __restrict col, const uint8_t* __restrict pruned, int64_t n,
+                 uint8_t* __restrict present) {
+  for (int64_t j = 0; j < n; ++j) present[col[j]] = pruned[j] == 0;
+}
+
 // Candidates in rows [first, first + ends.size()), A being the arithmetic type.
 template <class A>
 struct Found {
@@ -47,13 +53,12 @@ struct Found {
     const Csr& w = s.w;
     Scratch marks(w.cols + kFilterSlack);
     uint8_t* present = static_cast<uint8_t*>(marks.data());
-    std::fill_n(present, w.cols + kFilterSlack, 0);
     for (int64_t n = n0; n < n1; ++n) {
       reserve(size + w.cols + kFilterSlack);
-      for (int32_t j = w.crow[n]; j < w.crow[n + 1]; ++j) present[w.col[j]] = s.pruned[j] == 0;
+      std::fill_n(present, w.cols + kFilterSlack, 0);
+      mark(w.col + w.crow[n], s.pruned + w.crow[n], w.crow[n + 1] - w.crow[n], present);
       size += grow_dense_kernels().filter(s.dtype, s.row(n), w.cols, present, least, col + size,
                                           magnitude + size);
-      for (int32_t j = w.crow[n]; j < w.crow[n + 1]; ++j) present[w.col[j]] = 0;
       ends[n - n0] = size;
     }
   }
