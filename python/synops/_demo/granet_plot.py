@@ -24,13 +24,14 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 def save(out: Path, courses: dict[str, list[Course]]) -> Path:
     """Draws the first seed's edges before and after training, and all courses; the file."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
     before, after, accuracy = figure.subplots(1, 3, width_ratios=(1, 1, 1.4))
     first = courses["granet"][0]
     for axes, edges, when in ((before, first.before, "before"), (after, first.after, "after")):
         assert edges is not None
         total = int(edges.sum())
-        image = _draw_edges(axes, edges, f"{when}: {total} edges, {total / (784 * 300):.1%}")
+        title = f"first layer {when}:\n{total:,} edges, {total / (784 * 300):.1%}"
+        image = _draw_edges(axes, edges, title)
         figure.colorbar(image, ax=axes, shrink=0.8, label="edges of the pixel, of 300")
     _draw_accuracy(accuracy, courses)
     file = out / "granet.png"
@@ -40,7 +41,7 @@ def save(out: Path, courses: dict[str, list[Course]]) -> Path:
 
 def _draw_edges(axes: Axes, edges: Tensor, title: str) -> AxesImage:
     image = axes.imshow(edges.numpy(), cmap="viridis", vmin=0)
-    axes.set(title=f"first layer {title}", xticks=[], yticks=[])
+    axes.set(title=title, xticks=[], yticks=[])
     return image
 
 
@@ -58,6 +59,7 @@ def _draw_accuracy(axes: Axes, courses: dict[str, list[Course]]) -> None:
         ylabel="test accuracy, %",
         title="784-300-100-10 at a tenth of its weights",
     )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="lower right", title="bands: lowest to highest seed")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
