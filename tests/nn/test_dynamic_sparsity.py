@@ -179,6 +179,25 @@ class TestMoving:
             sparsity.step()
             assert not sparsity._samples._taken
 
+    def test_close(self):
+        """Nothing is left on the layers."""
+        model, _, sparsity = started("rigl", interval=1)
+        model(batch(0)[0]).mean().backward()
+        sparsity.close()
+        assert not sparsity._samples._taken
+        assert not any(layer._forward_hooks for layer in layers_of(model))
+
+    @pytest.mark.parametrize("method", ["rigl", "hebbian"])
+    def test_what_works_in_place_behind_a_layer(self, method):
+        """Gradients and similarity are those of outputs as the layer returned them."""
+        masks = []
+        for inplace in (False, True):
+            model, optimizer, sparsity = started(method, "sgd", interval=2)
+            model[1].inplace = model[3].inplace = inplace
+            train(model, optimizer, sparsity, range(6))
+            masks.append([layer.pattern.mask() for layer in layers_of(model)])
+        assert same(*masks)
+
     def test_autocast(self):
         model, optimizer, sparsity = started("rigl", interval=2, end=60)
         for i in range(4):

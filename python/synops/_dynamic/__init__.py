@@ -190,6 +190,10 @@ class DynamicSparsity:
         for slot in self._slots:
             slot.compact()
 
+    def close(self) -> None:
+        """Takes its hooks off the layers, whose edges stay where they are from then on."""
+        self._samples.close()
+
     def state_dict(self) -> dict[str, Any]:
         """Steps, random numbers and lengths. (Patterns are in the model's, moments in the
         optimizer's state_dict.)"""

@@ -34,7 +34,13 @@ class Samples:
         # model, its hooks with it, is copied and pickled.
         if not hasattr(Samples._take, "_torchdynamo_disable"):
             Samples._take = torch.compiler.disable(Samples._take)  # type: ignore[method-assign]
-        self.hooks = [layer.register_forward_hook(self._seen) for layer in layers]
+        self._hooks = [layer.register_forward_hook(self._seen) for layer in layers]
+
+    def close(self) -> None:
+        """Leaves the layers."""
+        for hook in self._hooks:
+            hook.remove()
+        self.clear()
 
     def clear(self) -> None:
         """Forgets what was kept."""
@@ -60,7 +66,7 @@ class Samples:
     def _take(self, layer: Any, x: Tensor, output: Tensor) -> None:
         x = x.detach()
         if self.wanted == "cosine":
-            self._keep(layer, output.detach(), x)
+            self._keep(layer, output.detach().clone(), x)  # a ReLU behind may work in place
         elif output.requires_grad:
             output.register_hook(partial(self._with_gradient, layer, x))
 
