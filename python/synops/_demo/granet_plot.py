@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .granet import Course
@@ -59,7 +60,7 @@ def _draw_accuracy(axes: Axes, courses: dict[str, list[Course]]) -> None:
         ylabel="test accuracy, %",
         title="784-300-100-10 at a tenth of its weights",
     )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right", title="bands: lowest to highest seed")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
