@@ -26,6 +26,8 @@ WRONG = [
     ({"initial_density": 0.5}, ValueError, "initial_density must be None: 'rigl' keeps"),
     ({"method": "granet", "initial_density": 0.1}, ValueError, "initial_density must be at least"),
     ({"method": "granet", "density": {"0": 0.1}}, TypeError, "density must be a number: 'granet'"),
+    ({"method": "gmp", "end": 30, "ramp_end": 40}, ValueError, "ramp_end must be at most end = 30"),
+    ({"method": "gmp"}, ValueError, "interval must leave an update in steps 0 to 60, got 100"),
     ({"layers": "0"}, TypeError, "layers must be several names, got '0'"),
     ({"layers": ["1"]}, ValueError, "layers must be names of linear layers of the model, got '1'"),
     ({"layers": []}, ValueError, "model must have a linear layer that can be sparse"),

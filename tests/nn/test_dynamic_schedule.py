@@ -91,6 +91,16 @@ class TestTarget:
             assert got.target(step) == pytest.approx(1 - sparsity)
         assert got.target(1000) == 0.1
 
+    @pytest.mark.parametrize(
+        ("interval", "begin", "end"),
+        [(60, 0, None), (10, 0, 50), (30, 0, 65), (7, 0, None), (20, 80, 99)],
+    )
+    def test_is_reached(self, interval, begin, end):
+        """Also where updates end before the ramp would, or there is one."""
+        got = schedule("gmp", 0.1, total_steps=100, interval=interval, begin=begin, end=end)
+        final = max(step for step in range(101) if got.due(step))
+        assert got.target(final) == pytest.approx(0.1)
+
     def test_of_fixed_densities(self):
         assert schedule("rigl").target(500) is None
         assert schedule("gmp", 0.05).target(0) == 1

@@ -73,8 +73,8 @@ class DynamicSparsity:
             falls). Default: as above.
         begin, end: first and last step of updates. Default: 0, and ``total_steps`` ("rigl": three
             quarters of it).
-        ramp_end: step at which "granet" and "gmp" reach ``density``. Default: 110 / 160 of
-            ``total_steps``, as in GraNet's code.
+        ramp_end: step at which "granet" and "gmp" reach ``density``, at the latest at their last
+            update. Default: 110 / 160 of ``total_steps``, as in GraNet's code.
         layers: names of the layers to take part. Default: every linear layer that can;
             ``skipped`` has the others.
         rescale: whether weights are rescaled for the number of entries in their row

@@ -32,12 +32,20 @@ def scheduled(
     total = _steps(op, "total_steps", total_steps, 1)
     first = _steps(op, "begin", begin, 0)
     last = int(kind.end * total) if end is None else _steps(op, "end", end, first)
-    ramp = int(RAMP * total) if ramp_end is None else _steps(op, "ramp_end", ramp_end, first)
+    every = _steps(op, "interval", interval, 1)
     rate = kind.prune_rate if prune_rate is None else _share(op, "prune_rate", prune_rate)
     final, initial = _ramp(op, method, kind, density, initial_density)
     if ramp_end is not None and initial is None:
         fail(ValueError, op, "ramp_end", f"be None: {method!r} keeps its density", ramp_end)
-    every = _steps(op, "interval", interval, 1)
+    final_update = last // every * every
+    ramp = min(int(RAMP * total), final_update)
+    if ramp_end is not None:
+        ramp = _steps(op, "ramp_end", ramp_end, first)
+        if ramp > last:
+            fail(ValueError, op, "ramp_end", f"be at most end = {last}", ramp)
+        ramp = min(ramp, final_update)
+    if initial is not None and final_update < max(first, 1):  # the density would never fall
+        fail(ValueError, op, "interval", f"leave an update in steps {first} to {last}", every)
     return Schedule(kind, every, first, last, ramp, rate, final, initial)
 
 

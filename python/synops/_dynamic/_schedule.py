@@ -82,6 +82,8 @@ class Schedule:
         """Density over all layers after this step: a cubic fall, as in gradual pruning."""
         if self.initial_density is None or self.density is None:
             return None
+        if step >= self.ramp_end:
+            return self.density
         passed = (step - self.begin) / max(1, self.ramp_end - self.begin)
-        rest = (1 - min(1.0, max(0.0, passed))) ** 3
+        rest = (1 - max(0.0, passed)) ** 3
         return self.density + (self.initial_density - self.density) * rest
