@@ -77,6 +77,7 @@ HELPERS = {
     "csrc/spiking/lif_backward.cpp",  # the gradients of lif
     "kernels/spiking/lif_backward.py",  # the same
     "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates
+    "python/synops/spiking/_chunks.py",  # long runs in pieces that Ctrl-C can stop
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments
