@@ -53,6 +53,7 @@ _ATTENTION = (
     "1x1x8x8",
 )
 _SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
+_RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
     "sparse.dynamic_sparsity.DynamicSparsity": (
@@ -153,6 +154,8 @@ NAMES = {
         ("synops", "torch", "extra_forward", "plain"),
         ("256x50x1024x1024x21", "256x39200x50x1024x1024x21", "4x8x16x16x3"),
     ),
+    "spiking.leaky_rnn.LeakyRNN": (("synops", "torch", "compile"), _RECURRENT),
+    "spiking.leaky_rnn.LeakyRNN2Threads": (("synops", "torch", "compile"), _RECURRENT),
     "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
 }

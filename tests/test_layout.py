@@ -82,6 +82,11 @@ HELPERS = {
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_chunks.py",
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/spiking/leaky_rnn_backward.cpp",  # the gradients of leaky_rnn
+    "kernels/spiking/leaky_rnn_backward.py",  # the same
+    "kernels/spiking/leaky_rnn_layer.py",  # what both share: the layer, checked, and tiles of it
+    "tests/spiking/leaky_rnn_samples.py",  # inputs, and their answers
+    "tests/spiking/test_leaky_rnn_calls.py",  # layouts, edges, transforms, bad arguments
 }
 
 

@@ -155,3 +155,11 @@ SEQUENCES: dict[str, SequenceSize] = {
     "100x1x8": SequenceSize(100, 1, 8, _OVERHEAD),
 }
 SEQUENCES_THREADED = {name: SEQUENCES[name] for name in ("100x32x1024", "100x128x1024", "100x1x8")}
+
+_PARITY = "N-parity networks of S. Khajehabdollahi et al., arXiv:2309.12927"
+RECURRENT: dict[str, SequenceSize] = {
+    "20x256x500": SequenceSize(20, 256, 500, f"{_PARITY}: a training step"),
+    "400x10x500": SequenceSize(400, 10, 500, f"{_PARITY}: autocorrelations of 10 trials"),
+    "20x1x8": SequenceSize(20, 1, 8, _OVERHEAD),
+}
+RECURRENT_THREADED = {name: RECURRENT[name] for name in ("20x256x500", "400x10x500", "20x1x8")}

@@ -35,6 +35,10 @@ _TOKEN_GRADIENT = (
 # How neurons of lif fire and reset, and the surrogate of their gradient.
 _LIF = "int reset, bool delayed, bool inclusive, bool detach_reset, int surrogate, float slope"
 
+# The layer of leaky_rnn: its input and parameters, and how they are put together.
+_LEAKY_RULE = "int activation, float slope, bool inner, bool zero_diagonal"
+_LEAKY_RNN = f"Tensor input, Tensor weight, Tensor? bias, Tensor? h0, Tensor rate, {_LEAKY_RULE}"
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -146,6 +150,17 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " Tensor membrane, Tensor? v0, Tensor beta, Tensor threshold,"
                 f" {_LIF}, int half, bool need_input, bool need_v0, bool need_beta,"
                 " bool need_threshold) -> (Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "leaky_rnn": Stem(
+            "op",
+            (
+                f"leaky_rnn({_LEAKY_RNN}, bool save) -> (Tensor, Tensor, Tensor)",
+                f"leaky_rnn_into(Tensor(a!) states, {_LEAKY_RNN}) -> Tensor",
+                "leaky_rnn_backward(Tensor? grad_states, Tensor? grad_h, Tensor states,"
+                f" Tensor drive, Tensor weight, Tensor? h0, Tensor rate, {_LEAKY_RULE}, int half,"
+                " bool need_input, bool need_weight, bool need_bias, bool need_h0, bool need_rate)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
             ),
         ),
     },
