@@ -82,6 +82,11 @@ HELPERS = {
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_chunks.py",
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/spiking/recurrent_lif_backward.cpp",  # the gradients of recurrent_lif
+    "kernels/spiking/recurrent_lif_backward.py",  # the same
+    "kernels/spiking/recurrent_weight.py",  # products of both with its weight
+    "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
+    "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
 }
 
 
