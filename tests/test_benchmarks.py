@@ -158,6 +158,18 @@ NAMES = {
     "spiking.leaky_rnn.LeakyRNN2Threads": (("synops", "torch", "compile"), _RECURRENT),
     "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
+    "spiking.recurrent_lif.RecurrentLIF": (
+        ("synops", "torch"),
+        (
+            "100x32x1024",
+            "100x128x1024",
+            "100x32x1024 triangle",
+            "100x128x1024 triangle",
+            "100x32x1024 d=.1",
+            "100x1x8",
+        ),
+    ),
+    "spiking.recurrent_lif.RecurrentLIF2Threads": (("synops", "torch"), _SEQUENCES),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],

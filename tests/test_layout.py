@@ -87,6 +87,11 @@ HELPERS = {
     "kernels/spiking/leaky_rnn_layer.py",  # what both share: the layer, checked, and tiles of it
     "tests/spiking/leaky_rnn_samples.py",  # inputs, and their answers
     "tests/spiking/test_leaky_rnn_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/spiking/recurrent_lif_backward.cpp",  # the gradients of recurrent_lif
+    "kernels/spiking/recurrent_lif_backward.py",  # the same
+    "kernels/spiking/recurrent_weight.py",  # products of both with its weight
+    "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
+    "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
 }
 
 

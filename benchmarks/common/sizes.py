@@ -157,9 +157,44 @@ SEQUENCES: dict[str, SequenceSize] = {
 SEQUENCES_THREADED = {name: SEQUENCES[name] for name in ("100x32x1024", "100x128x1024", "100x1x8")}
 
 _PARITY = "N-parity networks of S. Khajehabdollahi et al., arXiv:2309.12927"
-RECURRENT: dict[str, SequenceSize] = {
+RATE_NETWORKS: dict[str, SequenceSize] = {
     "20x256x500": SequenceSize(20, 256, 500, f"{_PARITY}: a training step"),
     "400x10x500": SequenceSize(400, 10, 500, f"{_PARITY}: autocorrelations of 10 trials"),
     "20x1x8": SequenceSize(20, 1, 8, _OVERHEAD),
 }
-RECURRENT_THREADED = {name: RECURRENT[name] for name in ("20x256x500", "400x10x500", "20x1x8")}
+RATE_NETWORKS_THREADED = {
+    name: RATE_NETWORKS[name] for name in ("20x256x500", "400x10x500", "20x1x8")
+}
+
+
+class RecurrentSize(NamedTuple):
+    """Neurons over time that hear one another."""
+
+    steps: int
+    batch: int
+    neurons: int
+    source: str
+    surrogate: str = "fast_sigmoid"
+    density: float = 1.0  # of the recurrent weight; 1: dense
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Time first."""
+        return self.steps, self.batch, self.neurons
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of the dense products."""
+        return self.steps * self.batch * self.neurons**2
+
+
+_RSNN = "recurrent layer of a spiking network, 100 steps, 3 to 5 % of the neurons firing in each"
+RECURRENT: dict[str, RecurrentSize] = {
+    "100x32x1024": RecurrentSize(100, 32, 1024, _RSNN),
+    "100x128x1024": RecurrentSize(100, 128, 1024, _RSNN),
+    "100x32x1024 triangle": RecurrentSize(100, 32, 1024, _RSNN, "triangle"),
+    "100x128x1024 triangle": RecurrentSize(100, 128, 1024, _RSNN, "triangle"),
+    "100x32x1024 d=.1": RecurrentSize(100, 32, 1024, _RSNN, density=0.1),
+    "100x1x8": RecurrentSize(100, 1, 8, _OVERHEAD),
+}
+RECURRENT_THREADED = {name: RECURRENT[name] for name in ("100x32x1024", "100x128x1024", "100x1x8")}

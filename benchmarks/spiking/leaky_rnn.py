@@ -11,7 +11,7 @@ from torch import Tensor
 from ..common import suite
 from ..common.call import Call
 from ..common.public import public
-from ..common.sizes import RECURRENT, RECURRENT_THREADED, SequenceSize
+from ..common.sizes import RATE_NETWORKS, RATE_NETWORKS_THREADED, SequenceSize
 
 SLOPE = 0.01
 
@@ -71,7 +71,7 @@ class LeakyRNN(suite.TrainingSuite):
 
     op = "spiking.leaky_rnn"
     impls = ("synops", "torch", "compile")
-    cases = RECURRENT
+    cases = RATE_NETWORKS
 
     def build(
         self, impl: str, size: SequenceSize, dtype: torch.dtype = torch.float32, device: str = "cpu"
@@ -82,5 +82,5 @@ class LeakyRNN(suite.TrainingSuite):
 class LeakyRNN2Threads(LeakyRNN):
     """Where there is enough work to share."""
 
-    cases = RECURRENT_THREADED
+    cases = RATE_NETWORKS_THREADED
     threads = 2

@@ -163,6 +163,20 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
             ),
         ),
+        "recurrent_lif": Stem(
+            "op",
+            (
+                "recurrent_lif(Tensor input, Tensor weight, Tensor? spikes0, Tensor? v0,"
+                f" Tensor beta, Tensor threshold, Tensor? crow, Tensor? col, {_LIF}, bool save,"
+                " bool record) -> (Tensor, Tensor, Tensor, Tensor)",
+                "recurrent_lif_backward(Tensor? grad_spikes, Tensor? grad_v,"
+                " Tensor? grad_trajectory, Tensor membrane, Tensor weight, Tensor? spikes0,"
+                " Tensor? v0, Tensor beta, Tensor threshold, Tensor? crow, Tensor? col,"
+                f" {_LIF}, int half, bool need_input, bool need_weight, bool need_spikes,"
+                " bool need_v0, bool need_beta, bool need_threshold)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
     },
 }
 

@@ -3,9 +3,17 @@
 from ._chain import chain_
 from ._fan_in import rescale_fan_in_
 from ._lif import LIF
+from ._recurrent_lif import RecurrentLIF
 from ._sparse_linear import SparseLinear
 
 # They are made of the layers.
 from .._dynamic import DynamicSparsity  # isort: skip
 
-__all__ = ["LIF", "DynamicSparsity", "SparseLinear", "chain_", "rescale_fan_in_"]
+__all__ = [
+    "LIF",
+    "DynamicSparsity",
+    "RecurrentLIF",
+    "SparseLinear",
+    "chain_",
+    "rescale_fan_in_",
+]

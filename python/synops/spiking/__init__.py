@@ -2,5 +2,6 @@
 
 from ._leaky_rnn import LeakyRNN, leaky_rnn
 from ._lif import LIF, lif
+from ._recurrent_lif import RecurrentLIF, RecurrentState, recurrent_lif
 
-__all__ = ["LIF", "LeakyRNN", "leaky_rnn", "lif"]
+__all__ = ["LIF", "LeakyRNN", "RecurrentLIF", "RecurrentState", "leaky_rnn", "lif", "recurrent_lif"]
