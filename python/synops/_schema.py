@@ -35,6 +35,13 @@ _TOKEN_GRADIENT = (
 # How neurons of lif fire and reset, and the surrogate of their gradient.
 _LIF = "int reset, bool delayed, bool inclusive, bool detach_reset, int surrogate, float slope"
 
+# A reservoir of rate units: its fixed weights, and how a step is made and recorded.
+_ESN = (
+    "Tensor input_weight, Tensor? bias, Tensor leak, Tensor values, Tensor crow, Tensor col,"
+    " Tensor row_ptr, Tensor tile_col, int block_rows, int block_step, int activation,"
+    " SymInt washout"
+)
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -146,6 +153,13 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " Tensor membrane, Tensor? v0, Tensor beta, Tensor threshold,"
                 f" {_LIF}, int half, bool need_input, bool need_v0, bool need_beta,"
                 " bool need_threshold) -> (Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "esn": Stem(
+            "op",
+            (
+                f"esn(Tensor input, Tensor? state, {_ESN}) -> (Tensor, Tensor)",
+                f"esn_(Tensor(a!) states, Tensor(b!) state, Tensor input, {_ESN}) -> ()",
             ),
         ),
     },
