@@ -156,6 +156,23 @@ NAMES = {
     ),
     "spiking.leaky_rnn.LeakyRNN": (("synops", "torch", "compile"), _RECURRENT),
     "spiking.leaky_rnn.LeakyRNN2Threads": (("synops", "torch", "compile"), _RECURRENT),
+    "spiking.esn.ESN": (
+        ("synops", "torch", "scipy", "reservoirpy"),
+        (
+            "200x1x1000 d=.1",
+            "50x32x1000 d=.1",
+            "500x1x1000 d=.01",
+            "50x32x1000 d=.01",
+            "100x1x5000 d=.01",
+            "20x32x5000 d=.01",
+            "500x1x1008 d=.1 rows 16x1",
+            "5x1x16 d=.5",
+        ),
+    ),
+    "spiking.esn.ESN2Threads": (
+        ("synops", "torch", "scipy", "reservoirpy"),
+        ("50x32x1000 d=.1", "20x32x5000 d=.01", "5x1x16 d=.5"),
+    ),
     "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.recurrent_lif.RecurrentLIF": (

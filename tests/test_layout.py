@@ -79,8 +79,11 @@ HELPERS = {
     "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates
     "python/synops/spiking/_chunks.py",  # long runs in pieces that Ctrl-C can stop
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
+    "kernels/spiking/reservoir.py",  # what the reservoirs' kernels share: sums over rows
+    "python/synops/spiking/_reservoir.py",  # the same of the public functions: checks, pieces
+    "tests/spiking/test_chunks.py",  # pieces of long runs
+    "tests/spiking/reservoir_samples.py",  # reservoirs of every layout, and their answers
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
-    "tests/spiking/test_chunks.py",
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments
     "csrc/spiking/leaky_rnn_backward.cpp",  # the gradients of leaky_rnn
     "kernels/spiking/leaky_rnn_backward.py",  # the same

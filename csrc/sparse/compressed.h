@@ -98,4 +98,21 @@ inline void check_agree(const int32_t* crow, const Tiled& w, int32_t* room, cons
   STD_TORCH_CHECK(bad == 0, op, ": crow and row_ptr must have the same entries in each row");
 }
 
+// Whole blocks of rows of equal length. That their columns are equal is the caller's word: those of
+// the first row are used.
+inline void check_blocks(const Csr& w, const RowBlocks& b, const char* op) {
+  if (b.rows == 1 && b.step == 1) return;
+  STD_TORCH_CHECK(b.rows >= 1 && b.rows <= kMaxIndex && b.step >= 1 && b.step <= kMaxIndex &&
+                      w.rows % (b.rows * b.step) == 0,
+                  op, ": block_rows and block_step must divide ", w.rows, " rows, got ", b.rows,
+                  " and ", b.step);
+  int32_t bad = 0;
+  for (int64_t first = 0; first < w.rows; first += b.rows * b.step)
+    for (int64_t n = first; n < first + b.rows * b.step; ++n) {
+      const int64_t of_block = first + (n - first) % b.step;
+      bad |= (w.crow[n + 1] - w.crow[n]) ^ (w.crow[of_block + 1] - w.crow[of_block]);
+    }
+  STD_TORCH_CHECK(bad == 0, op, ": the rows of a block must have equally many entries");
+}
+
 }  // namespace synops

@@ -26,23 +26,6 @@ Matrix matrix_of(const Tensor& t, DType dtype) {
   return {dtype, t.data_ptr(), t.stride(turned ? 1 : 0), t.size(0), turned};
 }
 
-// Whole blocks of rows of equal length. That their columns are equal is the caller's word: those of
-// the first row are used.
-void check_blocks(const Csr& w, const RowBlocks& b, const char* op) {
-  if (b.rows == 1 && b.step == 1) return;
-  STD_TORCH_CHECK(b.rows >= 1 && b.rows <= kMaxIndex && b.step >= 1 && b.step <= kMaxIndex &&
-                      w.rows % (b.rows * b.step) == 0,
-                  op, ": block_rows and block_step must divide ", w.rows, " rows, got ", b.rows,
-                  " and ", b.step);
-  int32_t bad = 0;
-  for (int64_t first = 0; first < w.rows; first += b.rows * b.step)
-    for (int64_t n = first; n < first + b.rows * b.step; ++n) {
-      const int64_t of_block = first + (n - first) % b.step;
-      bad |= (w.crow[n + 1] - w.crow[n]) ^ (w.crow[of_block + 1] - w.crow[of_block]);
-    }
-  STD_TORCH_CHECK(bad == 0, op, ": the rows of a block must have equally many entries");
-}
-
 Weight weight_of(const PatternArgs& p, int64_t in, const char* op) {
   const Csr csr = csr_unchecked(p.crow, p.col, in, op);
   const Tiled rows =

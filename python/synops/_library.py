@@ -245,8 +245,8 @@ class _Gradient(TypedDict):
     backward: Callable[..., Any]
 
 
-def refused_gradient(name: str) -> _Gradient:
-    """setup_context and backward of an Op ``<name>_backward`` that cannot be differentiated.
+def refused_gradient(name: str, what: str = "double backward") -> _Gradient:
+    """setup_context and backward of an Op, ``<name>_backward`` say, that cannot be differentiated.
 
     An Op without any would return what has no graph: a gradient of it is missing from the sum of
     the others without a word.
@@ -254,7 +254,7 @@ def refused_gradient(name: str) -> _Gradient:
 
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError(
-            f"{name}: double backward is not implemented by the kernels; "
+            f"{name}: {what} is not implemented by the kernels; "
             "run it under synops.backend('reference')"
         )
 

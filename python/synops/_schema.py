@@ -39,6 +39,13 @@ _LIF = "int reset, bool delayed, bool inclusive, bool detach_reset, int surrogat
 _LEAKY_RULE = "int activation, float slope, bool inner, bool zero_diagonal"
 _LEAKY_RNN = f"Tensor input, Tensor weight, Tensor? bias, Tensor? h0, Tensor rate, {_LEAKY_RULE}"
 
+# A reservoir of rate units: its fixed weights, and how a step is made and recorded.
+_ESN = (
+    "Tensor input_weight, Tensor? bias, Tensor leak, Tensor values, Tensor crow, Tensor col,"
+    " Tensor row_ptr, Tensor tile_col, int block_rows, int block_step, int activation,"
+    " SymInt washout"
+)
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -175,6 +182,13 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f" {_LIF}, int half, bool need_input, bool need_weight, bool need_spikes,"
                 " bool need_v0, bool need_beta, bool need_threshold)"
                 " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "esn": Stem(
+            "op",
+            (
+                f"esn(Tensor input, Tensor? state, {_ESN}) -> (Tensor, Tensor)",
+                f"esn_(Tensor(a!) states, Tensor(b!) state, Tensor input, {_ESN}) -> ()",
             ),
         ),
     },
