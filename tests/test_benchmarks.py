@@ -153,6 +153,14 @@ NAMES = {
         ("synops", "torch", "extra_forward", "plain"),
         ("256x50x1024x1024x21", "256x39200x50x1024x1024x21", "4x8x16x16x3"),
     ),
+    "spiking.izhikevich.Izhikevich": (
+        ("synops", "torch", "numpy", "numba"),
+        ("1000x2000", "4000x1000", "20000x400", "40x20"),
+    ),
+    "spiking.izhikevich.Izhikevich2Threads": (
+        ("synops", "torch", "numpy", "numba"),
+        ("20000x400", "100000x100", "32x1000x500", "40x20"),
+    ),
     "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
 }

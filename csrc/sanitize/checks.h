@@ -21,6 +21,7 @@ void check_tokens(Isa isa);
 void check_linear_token_stats(Isa isa);
 void check_attention(Isa isa);
 void check_lif(Isa isa);
+void check_izhikevich(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   sanitize::check_linear_token_stats(isa);
   sanitize::check_attention(isa);
   sanitize::check_lif(isa);
+  sanitize::check_izhikevich(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }

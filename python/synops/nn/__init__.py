@@ -2,10 +2,18 @@
 
 from ._chain import chain_
 from ._fan_in import rescale_fan_in_
+from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._sparse_linear import SparseLinear
 
 # They are made of the layers.
 from .._dynamic import DynamicSparsity  # isort: skip
 
-__all__ = ["LIF", "DynamicSparsity", "SparseLinear", "chain_", "rescale_fan_in_"]
+__all__ = [
+    "LIF",
+    "DynamicSparsity",
+    "IzhikevichReservoir",
+    "SparseLinear",
+    "chain_",
+    "rescale_fan_in_",
+]
