@@ -173,6 +173,14 @@ NAMES = {
         ("synops", "torch", "scipy", "reservoirpy"),
         ("50x32x1000 d=.1", "20x32x5000 d=.01", "5x1x16 d=.5"),
     ),
+    "spiking.izhikevich.Izhikevich": (
+        ("synops", "torch", "numpy", "numba"),
+        ("1000x2000", "4000x1000", "20000x400", "40x20"),
+    ),
+    "spiking.izhikevich.Izhikevich2Threads": (
+        ("synops", "torch", "numpy", "numba"),
+        ("20000x400", "100000x100", "32x1000x500", "40x20"),
+    ),
     "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.recurrent_lif.RecurrentLIF": (

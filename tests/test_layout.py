@@ -74,6 +74,12 @@ HELPERS = {
     "tests/sparse/test_raw_ops.py",
     "tests/sparse/test_triton.py",  # the Triton kernels, in the interpreter
     "tests/sparse/test_transforms.py",  # compile, export, opcheck
+    "csrc/spiking/izhikevich_synapses.cpp",  # its synapses, and indices of spikes
+    "python/synops/spiking/_izhikevich_arguments.py",  # what it is given, checked
+    "python/synops/spiking/_izhikevich_ops.py",  # its raw ops, and a run in pieces
+    "python/synops/spiking/_izhikevich_run.py",  # a run on synapses that are laid out
+    "tests/spiking/izhikevich_samples.py",  # small reservoirs, and a loop in numpy
+    "tests/spiking/test_izhikevich_calls.py",  # edges, transforms, bad arguments, raw ops
     "csrc/spiking/lif_backward.cpp",  # the gradients of lif
     "kernels/spiking/lif_backward.py",  # the same
     "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates

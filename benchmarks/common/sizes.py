@@ -149,6 +149,39 @@ LINEAR_TABLES: dict[str, LinearSize] = {
 }
 
 _SNN = "hidden layer of the networks in snnTorch's and SpikingJelly's tutorials, 100 steps of MNIST"
+
+
+class ReservoirSize(NamedTuple):
+    """A recurrent network of neurons, each with ``in_degree`` synapses, over time."""
+
+    neurons: int
+    in_degree: int
+    steps: int
+    source: str
+    batch: int = 1
+
+    @property
+    def work(self) -> int:
+        """Neurons times steps."""
+        return self.neurons * self.steps * self.batch
+
+
+_IZHIKEVICH = (
+    "80 % excitatory neurons with the parameters of E. Izhikevich, IEEE Trans. Neural Networks 14 "
+    "(2003), 100 synapses each, as the benchmarks of Brian2 and GeNN have them; .5 ms a step"
+)
+RESERVOIRS: dict[str, ReservoirSize] = {
+    "1000x2000": ReservoirSize(1000, 100, 2000, _IZHIKEVICH),
+    "4000x1000": ReservoirSize(4000, 100, 1000, _IZHIKEVICH),
+    "20000x400": ReservoirSize(20_000, 100, 400, _IZHIKEVICH),
+    "40x20": ReservoirSize(40, 10, 20, _OVERHEAD),
+}
+RESERVOIRS_THREADED: dict[str, ReservoirSize] = {
+    "20000x400": RESERVOIRS["20000x400"],
+    "100000x100": ReservoirSize(100_000, 100, 100, _IZHIKEVICH),
+    "32x1000x500": ReservoirSize(1000, 100, 500, "a batch of seeds on the same synapses", 32),
+    "40x20": RESERVOIRS["40x20"],
+}
 SEQUENCES: dict[str, SequenceSize] = {
     "100x32x1024": SequenceSize(100, 32, 1024, _SNN),
     "100x128x1024": SequenceSize(100, 128, 1024, _SNN),

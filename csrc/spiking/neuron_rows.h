@@ -22,21 +22,25 @@ inline ScalarType state_type(DType dtype) {
 // What is as large as the caches is written past them.
 constexpr int64_t kStreamedBytes = int64_t{8} << 20;
 
+// Asks for pages of 2 MB where whole ones lie in the tensor; it may be refused.
+inline void in_huge_pages(const Tensor& t) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPage = uintptr_t{2} << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (begin + static_cast<size_t>(t.numel()) * t.element_size()) / kPage * kPage;
+  if (end > first) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#else
+  static_cast<void>(t);
+#endif
+}
+
 // (T, R, P) with undefined contents, in huge pages where there are such: fresh memory costs a fault
 // for each of its pages, and with 4 KB each the faults take longer than the kernel (glibc's default
 // allocator, 100 x 128 x 1024 float32: 33.5 ms with them, 12.6 without).
 inline Tensor empty_series(int64_t steps, int64_t rows, int64_t neurons, ScalarType type) {
   const Tensor out = empty({steps, rows, neurons}, type);
-#if defined(MADV_HUGEPAGE)
-  const size_t bytes = static_cast<size_t>(out.numel()) * out.element_size();
-  if (bytes >= size_t{kStreamedBytes}) {
-    constexpr uintptr_t kPage = uintptr_t{2} << 20;
-    const uintptr_t begin = reinterpret_cast<uintptr_t>(out.mutable_data_ptr());
-    const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-    const uintptr_t end = (begin + bytes) / kPage * kPage;
-    madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);  // may be refused
-  }
-#endif
+  if (static_cast<int64_t>(out.numel() * out.element_size()) >= kStreamedBytes) in_huge_pages(out);
   return out;
 }
 

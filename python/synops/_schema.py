@@ -191,6 +191,22 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f"esn_(Tensor(a!) states, Tensor(b!) state, Tensor input, {_ESN}) -> ()",
             ),
         ),
+        "izhikevich": Stem(
+            "op",
+            (
+                "izhikevich_synapses(Tensor values, Tensor crow, Tensor col, SymInt ranges,"
+                " int layout) -> (Tensor, Tensor, Tensor)",
+                "izhikevich(Tensor v, Tensor u, Tensor current, Tensor? rise, Tensor? trace,"
+                " Tensor? pending, Tensor a, Tensor b, Tensor c, Tensor d, Tensor bias,"
+                " Tensor? input, Tensor? input_weight, Tensor start, Tensor target,"
+                " Tensor weight, int layout, Tensor? delays, SymInt steps, float dt, float decay,"
+                " float rise_decay, float transfer, float trace_decay, bool record_bits,"
+                " bool record_v, bool record_traces, Tensor? neurons, Tensor? readout,"
+                " Tensor? targets, Tensor? gates, float learning_rate) -> (Tensor, Tensor, Tensor,"
+                " Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "izhikevich_indices(Tensor bits, SymInt neurons) -> Tensor",
+            ),
+        ),
     },
 }
 

@@ -2,6 +2,7 @@
 
 from ._chain import chain_
 from ._fan_in import rescale_fan_in_
+from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
 from ._sparse_linear import SparseLinear
@@ -12,6 +13,7 @@ from .._dynamic import DynamicSparsity  # isort: skip
 __all__ = [
     "LIF",
     "DynamicSparsity",
+    "IzhikevichReservoir",
     "RecurrentLIF",
     "SparseLinear",
     "chain_",

@@ -1,6 +1,8 @@
 """Spiking: layers and reservoirs of spiking neurons, a whole sequence in one call."""
 
 from ._esn import ESN, esn
+from ._izhikevich import Izhikevich, IzhikevichState, izhikevich, izhikevich_synapses
+from ._izhikevich_ops import IzhikevichSynapses
 from ._leaky_rnn import LeakyRNN, leaky_rnn
 from ._lif import LIF, lif
 from ._recurrent_lif import RecurrentLIF, RecurrentState, recurrent_lif
@@ -8,10 +10,15 @@ from ._recurrent_lif import RecurrentLIF, RecurrentState, recurrent_lif
 __all__ = [
     "ESN",
     "LIF",
+    "Izhikevich",
+    "IzhikevichState",
+    "IzhikevichSynapses",
     "LeakyRNN",
     "RecurrentLIF",
     "RecurrentState",
     "esn",
+    "izhikevich",
+    "izhikevich_synapses",
     "leaky_rnn",
     "lif",
     "recurrent_lif",
