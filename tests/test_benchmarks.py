@@ -153,6 +153,10 @@ NAMES = {
         ("synops", "torch", "extra_forward", "plain"),
         ("256x50x1024x1024x21", "256x39200x50x1024x1024x21", "4x8x16x16x3"),
     ),
+    "spiking.ei_reservoir.EIReservoir": (
+        ("synops", "torch", "scipy", "coo"),
+        ("400x500 adapting", "400x500", "100x2000 adapting", "4x20 adapting"),
+    ),
     "spiking.esn.ESN": (
         ("synops", "torch", "scipy", "reservoirpy"),
         (

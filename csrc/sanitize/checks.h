@@ -22,6 +22,7 @@ void check_linear_token_stats(Isa isa);
 void check_attention(Isa isa);
 void check_lif(Isa isa);
 void check_esn(Isa isa);
+void check_ei_reservoir(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   sanitize::check_attention(isa);
   sanitize::check_lif(isa);
   sanitize::check_esn(isa);
+  sanitize::check_ei_reservoir(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }
