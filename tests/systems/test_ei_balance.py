@@ -1,4 +1,4 @@
-"""Balance of excitation and inhibition unit by unit (arXiv:2504.12480): examples/ei_reservoir.py."""
+"""Inhibition that is balanced unit by unit (arXiv:2504.12480): examples/ei_reservoir.py."""
 
 import pytest
 from example import load
