@@ -156,6 +156,10 @@ NAMES = {
     ),
     "spiking.leaky_rnn.LeakyRNN": (("synops", "torch", "compile"), _RECURRENT),
     "spiking.leaky_rnn.LeakyRNN2Threads": (("synops", "torch", "compile"), _RECURRENT),
+    "spiking.ei_reservoir.EIReservoir": (
+        ("synops", "torch", "scipy", "coo"),
+        ("400x500 adapting", "400x500", "100x2000 adapting", "4x20 adapting"),
+    ),
     "spiking.esn.ESN": (
         ("synops", "torch", "scipy", "reservoirpy"),
         (

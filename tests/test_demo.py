@@ -39,7 +39,11 @@ def png_size(file):
 @needs_packages
 @pytest.mark.parametrize(
     ("section", "plot", "headings"),
-    [("sparse", "lottery_ticket", ("ticket", "re-init")), ("dynamic", "granet", ("method",))],
+    [
+        ("sparse", "lottery_ticket", ("ticket", "re-init")),
+        ("dynamic", "granet", ("method",)),
+        ("reservoirs", "reservoirs", ("balance 0", "adapted")),
+    ],
 )
 def test_demo_prints_its_tables_and_saves_its_plot(section, plot, headings, tmp_path):
     done = synops("demo", section, "--quick", "--out", tmp_path / "plots")
@@ -65,7 +69,7 @@ def test_info_prints_the_instruction_set():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["demo", "sparce"], "must be one of sparse, dynamic, entropy"),
+        (["demo", "sparce"], "must be one of sparse, dynamic, reservoirs, entropy"),
         (["dema"], "invalid choice"),
         ([], "required"),
     ],

@@ -51,7 +51,7 @@ def _esn_kernel(
     inside = b < B
     begin = tl.maximum(tl.load(crow_ptr + n), 0)
     end = tl.minimum(tl.load(crow_ptr + n + 1), NNZ)
-    v = row_sum(values_ptr, col_ptr, begin, end, now_ptr, b, inside, 0, N, ACC, BLOCK_B, BLOCK_J)
+    v = row_sum(values_ptr, col_ptr, begin, end, now_ptr, b, inside, N, N, ACC, BLOCK_B, BLOCK_J)
     v += input_sum(weight_ptr, input_ptr, n, b, inside, K, STRIDE_B, ACC, BLOCK_B)
     if bias_ptr is not None:
         v += tl.load(bias_ptr + n)

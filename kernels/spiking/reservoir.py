@@ -22,18 +22,18 @@ def row_sum(
     x_ptr,  # (B, N)
     b,
     inside,
-    FIRST,
     N,
+    COLUMNS,
     ACC: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """Entries [begin, end) times the states from FIRST on, (BLOCK_B,); columns outside count 0."""
+    """Entries [begin, end) times the first COLUMNS states, (BLOCK_B,); columns outside count 0."""
     acc = tl.zeros((BLOCK_B,), ACC)
     for first in range(begin, end, BLOCK_J):
         j = first + tl.arange(0, BLOCK_J)
-        col = tl.load(col_ptr + j, mask=j < end, other=-1) + FIRST
-        held = (col >= FIRST) & (col < N)
+        col = tl.load(col_ptr + j, mask=j < end, other=-1)
+        held = (col >= 0) & (col < COLUMNS)
         w = tl.load(values_ptr + j, mask=held, other=0)
         at = b[:, None].to(tl.int64) * N + col[None, :]
         x = tl.load(x_ptr + at, mask=inside[:, None] & held[None, :], other=0)

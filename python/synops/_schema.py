@@ -46,6 +46,14 @@ _ESN = (
     " SymInt washout"
 )
 
+# A network of excitatory units, the first ones, and inhibitory ones; target and delta move the
+# inhibition.
+_EI = (
+    "Tensor input_weight, Tensor e_values, Tensor gain, Tensor threshold, Tensor leak,"
+    " Tensor? target, Tensor? delta, Tensor e_crow, Tensor e_col, Tensor i_crow, Tensor i_col,"
+    " SymInt excitatory, SymInt washout"
+)
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -207,6 +215,16 @@ TABLE: dict[str, dict[str, Stem]] = {
                 "izhikevich_indices(Tensor bits, SymInt neurons) -> Tensor",
             ),
         ),
+        "ei_reservoir": Stem(
+            "op",
+            (
+                "ei_reservoir(Tensor input, Tensor? state, Tensor i_values,"
+                f" {_EI}) -> (Tensor, Tensor, Tensor)",
+                "ei_reservoir_(Tensor(a!) rates, Tensor(b!) state, Tensor(c!) i_values,"
+                f" Tensor input, {_EI}) -> ()",
+            ),
+        ),
+        "ei_one_step_design": Stem("composite"),
     },
 }
 

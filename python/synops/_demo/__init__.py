@@ -21,6 +21,7 @@ from .._restart import with_warm_allocator
 SECTIONS = {
     "sparse": "lottery ticket: train, prune and re-train a classifier of digits",
     "dynamic": "GraNet: a tenth of the edges, which move while a classifier of digits is trained",
+    "reservoirs": "memory of networks whose inhibition is balanced unit by unit",
     "entropy": "entropies of the heads and tokens of a language model",
 }
 PACKAGES = ("rich", "matplotlib", "mlxtend")

@@ -1,6 +1,8 @@
 """Modules: layers with the constructors and state_dicts of torch.nn, on synops' ops."""
 
 from ._chain import chain_
+from ._ei_reservoir import EIReservoir
+from ._esn import ESN
 from ._fan_in import rescale_fan_in_
 from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
@@ -11,8 +13,10 @@ from ._sparse_linear import SparseLinear
 from .._dynamic import DynamicSparsity  # isort: skip
 
 __all__ = [
+    "ESN",
     "LIF",
     "DynamicSparsity",
+    "EIReservoir",
     "IzhikevichReservoir",
     "RecurrentLIF",
     "SparseLinear",

@@ -15,7 +15,7 @@ from ._reservoir import (
     check_input,
     check_pattern,
     check_washout,
-    run_in_pieces,
+    in_pieces,
     values_of,
     weight_of,
 )
@@ -139,14 +139,13 @@ def esn(
         entries, batch = pattern.nnz + rows * u.shape[2], u.shape[1]
         return batch * (entries * (0.3 if batch < 3 else 0.08) + 3 * rows)
 
-    states, last = run_in_pieces(
-        lambda: _op(u, state, *fixed, skipped, backend=backend),
-        lambda out, x, part, left: _op_(out, x, part, *fixed, left, backend=backend),
-        u,
-        state,
-        rows,
-        skipped,
-        cost,
-        (u, state, input_weight, bias, leak, values),
-    )
+    given = (u, state, input_weight, bias, leak, values)
+    run = in_pieces(u, state, rows, skipped, cost, given)
+    if run is None:
+        states, last = _op(u, state, *fixed, skipped, backend=backend)
+    else:
+        states, last, parts = run
+        for part in parts:
+            piece = u[part.begin : part.end]
+            _op_(part.out, last, piece, *fixed, part.washout, backend=backend)
     return ESN(states.squeeze(1), last.squeeze(0)) if alone else ESN(states, last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from .._check import check_device, check_float, check_shape, fail
 from .._library import traced
 from ..sparse import Pattern
 from ._chunks import chunks
-from ._neurons import state_dtype, wants_gradient
+from ._neurons import check_choice, state_dtype, wants_gradient
 
 
 def check_input(op: str, input: Tensor) -> Tensor:
@@ -37,7 +37,9 @@ def check_pattern(op: str, argument: str, pattern: Any, input: Tensor) -> None:
     check_device(op, argument, pattern.col, input)
 
 
-def weight_of(op: str, argument: str, value: Any, shape: tuple[int, ...], names: str, u: Tensor):
+def weight_of(
+    op: str, argument: str, value: Any, shape: tuple[int, ...], names: str, u: Tensor
+) -> Tensor:
     """A tensor of this shape in the type of the state."""
     check_float(op, argument, value)
     check_device(op, argument, value, u)
@@ -55,10 +57,9 @@ def values_of(op: str, argument: str, value: Any, pattern: Pattern, u: Tensor) -
     return value.to(u.dtype)
 
 
-def check_washout(op: str, record: Any, washout: Any, steps: Any) -> Any:
-    """How many of the first steps are not recorded."""
-    if record not in ("states", "last"):
-        fail(ValueError, op, "record", "be one of states, last", repr(record))
+def check_washout(op: str, record: Any, washout: Any, steps: Any, every: str = "states") -> Any:
+    """How many of the first steps are not recorded; ``every`` step may be, or the last."""
+    check_choice(op, "record", record, {every: 0, "last": 1})
     try:
         washout = washout if isinstance(washout, torch.SymInt) else operator.index(washout)
     except TypeError:
@@ -68,34 +69,47 @@ def check_washout(op: str, record: Any, washout: Any, steps: Any) -> Any:
     return steps if record == "last" else washout
 
 
-def run_in_pieces(
-    whole: Callable[[], tuple[Tensor, ...]],
-    piece: Callable[[Tensor, Tensor, Tensor, Any], None],
+class Part(NamedTuple):
+    """Steps [begin, end) of a long run, where they are recorded, and how many of them are not."""
+
+    begin: int
+    end: int
+    out: Tensor
+    washout: int
+
+
+class Pieces(NamedTuple):
+    """A long run: what its parts write into, one after the other."""
+
+    recorded: Tensor
+    state: Tensor
+    parts: list[Part]
+
+
+def in_pieces(
     u: Tensor,
     state: Tensor | None,
     rows: int,
     washout: Any,
     cost: Callable[[], float],
     given: tuple[Tensor | None, ...],
-) -> tuple[Tensor, ...]:
-    """A run that Ctrl-C stops within a second: in place, piece after piece, where it is long.
+) -> Pieces | None:
+    """The pieces of a run (T, B, K) that Ctrl-C is to stop within a second; None for one call.
 
     Args:
-        whole: the run in one call.
-        piece: ``piece(states, state, u, washout)``, the next steps, written into ``states``.
-        u: (T, B, K).
         cost: of a step, in nanoseconds.
-        given: what may need a gradient; then the run is one call, which refuses it.
+        given: what may need a gradient, which one call refuses.
     """
-    pieces = list(chunks(u.shape[0], cost())) if not traced(u) else []
-    if len(pieces) <= 1 or wants_gradient(*given):
-        return whole()
-    batch = u.shape[1]
-    recorded = max(0, u.shape[0] - washout)
-    states = u.new_empty((recorded, batch, rows))
+    if traced(u) or wants_gradient(*given):
+        return None
+    steps, batch = u.shape[:2]
+    pieces = list(chunks(steps, cost()))
+    if len(pieces) == 1:
+        return None
+    recorded = u.new_empty((max(0, steps - washout), batch, rows))
     last = u.new_zeros((batch, rows)) if state is None else state.clone()
+    parts = []
     for begin, end in pieces:
-        left = max(0, washout - begin)
-        first = max(0, begin - washout)
-        piece(states[first : max(0, end - washout)], last, u[begin:end], left)
-    return states, last
+        out = recorded[max(0, begin - washout) : max(0, end - washout)]
+        parts.append(Part(begin, end, out, max(0, washout - begin)))
+    return Pieces(recorded, last, parts)
