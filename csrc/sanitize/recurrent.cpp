@@ -128,8 +128,9 @@ void check_products_of(const RecurrentLifKernels& k, int64_t rows, int64_t n, bo
 
 // Products with the entries of a Pattern, and sums for them.
 template <class A>
-void check_entries(const RecurrentLifKernels& k, Isa isa, int64_t rows, int64_t n) {
+void check_entries(const RecurrentLifKernels& lists, Isa isa, int64_t rows, int64_t n) {
   const DType wide = dtype<A>();
+  const RecurrentEntriesKernels& k = recurrent_entries_kernels(isa);
   const Sample s(n, n, 0.4, {}, 1, isa);
   const Exact<A> weight = random<A>(s.csr.nnz), left(rows * n), value(rows * n);
   const Exact<A> out = random<A>(rows * n), before(rows * n), grad = random<A>(rows * n);
@@ -138,7 +139,7 @@ void check_entries(const RecurrentLifKernels& k, Isa isa, int64_t rows, int64_t 
   std::copy_n(out.get(), rows * n, before.get());
   for (int64_t r = 0; r < rows; ++r) {
     fill_row(&left[r * n], n, 0.5);
-    count[r] = k.list(wide, &left[r * n], 0, nullptr, n, n, &index[r * n], &value[r * n]);
+    count[r] = lists.list(wide, &left[r * n], 0, nullptr, n, n, &index[r * n], &value[r * n]);
   }
   const Compressed m{s.csr.crow, s.csr.col, weight.get()};
   k.scatter(wide, {rows, {n, index.get(), value.get(), count.get()}, nullptr, 0.5, out.get(), n},
@@ -150,6 +151,21 @@ void check_entries(const RecurrentLifKernels& k, Isa isa, int64_t rows, int64_t 
       want[j].add(static_cast<double>(left[r * n + i]) * static_cast<double>(weight[e]));
     });
     for (int64_t j = 0; j < n; ++j) want[j].require_near(out[r * n + j], "product with entries");
+  }
+  // Gathered, the sums are over the columns of each row.
+  const Exact<A> room(64 * n);
+  std::copy_n(before.get(), rows * n, out.get());
+  for (int64_t r = 0; r < rows; ++r) count[r] = r % 5 == 4 ? 0 : -1;
+  k.gather(wide, {rows, {n, nullptr, nullptr, count.get()}, left.get(), 1, out.get(), n}, m,
+           room.get());
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<Sum> want(n);
+    for (int64_t i = 0; i < n; ++i) want[i].add(static_cast<double>(before[r * n + i]));
+    s.for_entries([&](int64_t i, int64_t j, int64_t e) {
+      if (count[r] < 0)
+        want[i].add(static_cast<double>(left[r * n + j]) * static_cast<double>(weight[e]));
+    });
+    for (int64_t i = 0; i < n; ++i) want[i].require_near(out[r * n + i], "gathered product");
   }
   const Exact<int64_t> ptr(n + 1);
   std::vector<int32_t> row;
@@ -178,7 +194,7 @@ void check_recurrent_lif(Isa isa) {
   const RecurrentLifKernels& k = recurrent_lif_kernels(isa);
   // Less than a vector, one, a panel and a bit (of the widest set); one row, and more than a group.
   for (const int64_t n : {1, 7, 16, 33, 131})
-    for (const int64_t rows : {1, 5, 31}) {
+    for (const int64_t rows : {1, 5, 31, 67}) {
       say("recurrent_lif: %ld rows of %ld", static_cast<long>(rows), static_cast<long>(n));
       for (const bool transposed : {false, true}) {
         check_products_of<float>(k, rows, n, transposed);

@@ -47,11 +47,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> recurrent_lif(
     std::memcpy(data(v), first_v, step * wide);
   if (steps == 0 || step == 0) return {spikes, v, membrane, trajectory};
 
-  const RecurrentThreads threads = threads_of(steps, rows, matrix.entries());
+  const RecurrentSplit tiles(steps, rows, matrix.entries());
   Scratch shared(Scratch::round_up(matrix.dense() ? matrix.panel_bytes() : 0) +
                  2 * Scratch::round_up(n * wide));
   const bool finite = matrix.pack(true, shared.take(matrix.dense() ? matrix.panel_bytes() : 0),
-                                  std::max(threads.rows, threads.panels));
+                                  threads_for(matrix.entries()));
   void *const betas = shared.take(n * wide), *const thresholds = shared.take(n * wide);
   by.fill(0, n, betas);
   at.fill(0, n, thresholds);
@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> recurrent_lif(
   const int64_t ld = matrix.ld();
   // Sums of spikes have the same bits either way, but for weights that 0 does not make 0.
   const int64_t most = finite ? static_cast<int64_t>(kWholeAbove * static_cast<double>(n)) : n;
-  split(rows, threads.rows, [&](int64_t r0, int64_t r1) {
+  tiles.run([&](int64_t r0, int64_t r1) {
     const int64_t count = r1 - r0;
     Scratch room(Scratch::round_up(count * ld * wide) + 2 * Scratch::round_up(count * n * wide) +
                  Scratch::round_up(count * n * sizeof(int32_t)) +
@@ -89,7 +89,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> recurrent_lif(
       for (int64_t r = 0; r < count; ++r)
         arrays.widen(dtype, in + (t * x.stride(0) + (r0 + r) * x.stride(1)) * size, n,
                      current + r * ld * wide);
-      matrix.multiply(product, threads.panels);
+      matrix.multiply(product, tiles.panel_threads);
       const int64_t first = t * step + r0 * n;  // of the rows, in a series
       char* const whole = is_half(dtype) ? fired : data(spikes) + first * wide;
       for (int64_t r = 0; r < count; ++r) {

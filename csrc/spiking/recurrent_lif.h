@@ -57,8 +57,6 @@ struct RecurrentLifKernels {
   void (*unpack)(DType wide, const void* panels, int64_t n, int64_t p0, int64_t p1, void* matrix);
   // The product in the columns of panels [p0, p1).
   void (*multiply)(DType wide, const Product& p, const void* panels, int64_t p0, int64_t p1);
-  // The product with a Pattern; all rows have lists.
-  void (*scatter)(DType wide, const Product& p, const Compressed& matrix);
   // Places and (unless null) values of what is not 0 among n numbers a[i] - b * c[i], or among a[i]
   // where c is null; their number, or -1 where there are more than `most`.
   int64_t (*list)(DType wide, const void* a, double b, const void* c, int64_t n, int64_t most,
@@ -70,14 +68,22 @@ struct RecurrentLifKernels {
   // is (rows x n); room for (rows x width).
   void (*add_outer)(DType wide, const Events& events, const void* grad, int64_t rows, int64_t p,
                     void* panel, void* room);
-  // The same for the entries of neurons [j0, j1) of a Pattern by columns: values[k] += the sum of
-  // grad[row, index[k]].
-  void (*add_entries)(DType wide, const Events& events, const void* grad, int64_t j0, int64_t j1,
-                      const Compressed& by_columns, void* values);
   // a[i] += b[i].
   void (*add)(DType wide, const void* b, int64_t n, void* a);
 };
 
+struct RecurrentEntriesKernels {
+  // The product with a Pattern, of the rows that have lists.
+  void (*scatter)(DType wide, const Product& p, const Compressed& matrix);
+  // And of those that have none, by the columns of the same. room: (n x 64).
+  void (*gather)(DType wide, const Product& p, const Compressed& by_columns, void* room);
+  // values[k] += the sum of grad[row, index[k]] over the events of neuron j, for the entries of
+  // neurons [j0, j1) of a Pattern by columns; grad is (rows x n).
+  void (*add_entries)(DType wide, const Events& events, const void* grad, int64_t j0, int64_t j1,
+                      const Compressed& by_columns, void* values);
+};
+
 SYNOPS_KERNELS(RecurrentLifKernels, recurrent_lif)
+SYNOPS_KERNELS(RecurrentEntriesKernels, recurrent_entries)
 
 }  // namespace synops

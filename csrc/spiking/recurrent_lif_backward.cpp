@@ -103,11 +103,12 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
   else
     std::memcpy(data(of_v), last, step * wide);
 
-  const RecurrentThreads threads = threads_of(16 * steps, rows, matrix.entries());
-  const int64_t all_threads = std::max(threads.rows, threads.panels);
+  const bool changes = by.single && compact(curve) && n > 0;
+  const RecurrentSplit tiles(16 * steps, rows, matrix.entries());
   Scratch shared(Scratch::round_up(matrix.dense() ? matrix.panel_bytes() : 0) +
                  2 * Scratch::round_up(n * wide));
-  matrix.pack(false, shared.take(matrix.dense() ? matrix.panel_bytes() : 0), all_threads);
+  matrix.pack(false, shared.take(matrix.dense() ? matrix.panel_bytes() : 0),
+              threads_for(matrix.entries()));
   char* const betas = static_cast<char*>(shared.take(n * wide));
   char* const thresholds = static_cast<char*>(shared.take(n * wide));
   by.fill(0, n, betas);
@@ -118,12 +119,11 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
   const LifGradientKernels& neurons = lif_gradient_kernels();
   const RecurrentLifKernels& kernels = recurrent_lif_kernels();
   const int64_t ld = matrix.ld();
-  const bool changes = by.single && compact(curve) && n > 0;
   const double decay = !changes                   ? 1
                        : state == DType::kFloat64 ? *reinterpret_cast<const double*>(betas)
                                                   : *reinterpret_cast<const float*>(betas);
-  const int64_t most = static_cast<int64_t>(kWholeAbove * static_cast<double>(n));
-  split(step == 0 ? 0 : rows, threads.rows, [&](int64_t r0, int64_t r1) {
+  const int64_t most = static_cast<int64_t>(matrix.listed(rows) * static_cast<double>(n));
+  tiles.run([&](int64_t r0, int64_t r1) {
     const int64_t count = r1 - r0;
     Scratch room(Scratch::round_up(count * ld * wide) + 4 * Scratch::round_up(n * wide) +
                  Scratch::round_up(count * n * wide) +
@@ -199,17 +199,15 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
       for (int64_t r = 0; r < count; ++r) {
         char* const now = whole + r * n * wide;
         one_step(t, r, now);
-        const auto list = [&](const char* ahead, int64_t limit) {
-          return kernels.list(state, now, decay, ahead, n, limit, lists.index + r * n,
-                              values + r * n * wide);
-        };
-        lists.count[r] = changes ? list(t + 1 < steps ? now + step * wide : nullptr, most) : -1;
-        if (lists.count[r] >= 0) continue;
-        std::memset(back + r * ld * wide, 0, ld * wide);
-        if (!matrix.dense()) lists.count[r] = list(nullptr, n);
+        lists.count[r] = -1;
+        if (changes)
+          lists.count[r] =
+              kernels.list(state, now, decay, t + 1 < steps ? now + step * wide : nullptr, n, most,
+                           lists.index + r * n, values + r * n * wide);
+        if (lists.count[r] < 0) std::memset(back + r * ld * wide, 0, ld * wide);
       }
       if (t > 0 || need_spikes)
-        matrix.multiply({count, lists, whole, decay, back, ld}, threads.panels);
+        matrix.multiply({count, lists, whole, decay, back, ld}, tiles.panel_threads);
       for (int64_t r = 0; r < count && need_input && half != 0; ++r)
         arrays.narrow(dtype, whole + r * n * wide, n,
                       data(of_input) + (t * step + (r0 + r) * n) * size);

@@ -113,8 +113,8 @@ inline Tensor weight_gradient(const SpikesBefore& s, RecurrentWeight& weight, co
   for_outer_blocks(s, steps, [&](int64_t q0, int64_t q1) {
     const SortedEvents sorted(s, wide, q0, q1, threads);
     split(n, threads, [&](int64_t begin, int64_t end) {
-      kernels.add_entries(wide, sorted.events(), grad + q0 * row, begin, end, weight.by_columns(),
-                          sum);
+      recurrent_entries_kernels().add_entries(wide, sorted.events(), grad + q0 * row, begin, end,
+                                              weight.by_columns(), sum);
     });
   });
   const Tensor out = empty({weight.entries()}, type);

@@ -51,7 +51,12 @@ class RecurrentWeight {
   // For products with the transpose (spikes), or with the matrix itself (gradients). `room`:
   // panel_bytes(), of a dense one. Whether all of a dense one's numbers are finite.
   bool pack(bool transposed, void* room, int64_t threads) {
-    if (!dense_) return pack_entries(transposed), false;
+    if (!dense_) {
+      sort_by_columns();
+      const Compressed by_rows{rows_.crow, rows_.col, held_.const_data_ptr()};
+      listed_ = transposed ? columns_ : by_rows, gathered_ = columns_;
+      return false;
+    }
     panels_ = room;
     const RecurrentLifKernels& kernels = recurrent_lif_kernels();
     std::vector<char> finite(panels(), 0);
@@ -62,24 +67,35 @@ class RecurrentWeight {
     return std::all_of(finite.begin(), finite.end(), [](char f) { return f != 0; });
   }
 
+  // With the values of a Pattern, whole rows are for the matrix itself only.
   void multiply(const Product& product, int64_t threads) const {
-    const RecurrentLifKernels& kernels = recurrent_lif_kernels();
-    if (!dense_) return kernels.scatter(wide_, product, compressed_);
-    split(panels(), threads, [&](int64_t begin, int64_t end) {
-      kernels.multiply(wide_, product, panels_, begin, end);
-    });
+    if (dense_) {
+      const RecurrentLifKernels& kernels = recurrent_lif_kernels();
+      return split(panels(), threads, [&](int64_t begin, int64_t end) {
+        kernels.multiply(wide_, product, panels_, begin, end);
+      });
+    }
+    const int64_t* const count = product.left.count;
+    const auto whole = std::count_if(count, count + product.rows, [](int64_t c) { return c < 0; });
+    const RecurrentEntriesKernels& kernels = recurrent_entries_kernels();
+    if (whole < product.rows) kernels.scatter(wide_, product, listed_);
+    if (whole == 0) return;
+    Scratch room(static_cast<size_t>(64 * n_) * bytes());
+    kernels.gather(wide_, product, gathered_, room.data());
+  }
+
+  // The largest share of a row's numbers that is better listed, in the backward of a batch of so
+  // many rows. Of a Pattern an entry costs .7 ns listed, and for a whole vector of rows 1.
+  double listed(int64_t rows) const {
+    return dense_ ? kWholeAbove : 0.02 + 1 / static_cast<double>(std::max<int64_t>(1, rows));
   }
 
   // The entries by columns, and where each is in the values.
-  const Compressed& by_columns() const { return compressed_; }
+  const Compressed& by_columns() const { return columns_; }
   const std::vector<int32_t>& position() const { return position_; }
 
  private:
-  void pack_entries(bool transposed) {
-    if (!transposed) {
-      compressed_ = {rows_.crow, rows_.col, held_.const_data_ptr()};
-      return;
-    }
+  void sort_by_columns() {
     ptr_.assign(n_ + 1, 0), index_.resize(rows_.nnz), position_.resize(rows_.nnz);
     for (int64_t k = 0; k < rows_.nnz; ++k) ++ptr_[rows_.col[k] + 1];
     for (int64_t j = 0; j < n_; ++j) ptr_[j + 1] += ptr_[j];
@@ -94,7 +110,7 @@ class RecurrentWeight {
       permute<double>();
     else
       permute<float>();
-    compressed_ = {ptr_.data(), index_.data(), values_.data()};
+    columns_ = {ptr_.data(), index_.data(), values_.data()};
   }
   template <class A>
   void permute() {
@@ -111,20 +127,32 @@ class RecurrentWeight {
   void* panels_ = nullptr;
   std::vector<int32_t> ptr_, index_, position_;
   std::vector<char> values_;
-  Compressed compressed_{};
+  Compressed columns_{}, listed_{}, gathered_{};
 };
 
-// How the rows of a batch are split: over threads as they are; or one after another, with the
-// panels of a product split in each step, where there are fewer rows than threads and a step is
-// worth it.
-struct RecurrentThreads {
-  int64_t rows, panels;
-};
+// The most rows that go through all steps together: what they add up and a panel fit the L2.
+constexpr int64_t kRowTile = 64;
 
-inline RecurrentThreads threads_of(int64_t steps, int64_t rows, int64_t entries) {
-  const int64_t step = rows * entries / 16;  // multiply-adds, at a rate of 6 %
-  const int64_t by_rows = std::min(rows, threads_for(steps * step)), inside = threads_for(step);
-  return by_rows < inside ? RecurrentThreads{1, inside} : RecurrentThreads{by_rows, 1};
-}
+// How the rows of a batch are split: in tiles over threads; or, where there are fewer rows than
+// threads and a step is worth it, one after another with the panels of each product split.
+struct RecurrentSplit {
+  int64_t rows, tiles, row_threads, panel_threads;
+
+  RecurrentSplit(int64_t steps, int64_t rows, int64_t entries) : rows(rows) {
+    const int64_t step = rows * entries / 16;  // multiply-adds, at a rate of 6 %
+    row_threads = std::clamp<int64_t>(threads_for(steps * step), 1, std::max<int64_t>(1, rows));
+    panel_threads = threads_for(step);
+    (row_threads < panel_threads ? row_threads : panel_threads) = 1;
+    const int64_t round = kRowTile * row_threads;  // tiles are even: as many for each thread
+    tiles = (rows + round - 1) / round * row_threads;
+  }
+  // f(first row, last row + 1)
+  template <class F>
+  void run(F&& f) const {
+    split(tiles, row_threads, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(rows * i / tiles, rows * (i + 1) / tiles);
+    });
+  }
+};
 
 }  // namespace synops

@@ -27,6 +27,8 @@ CASES = [
     ((1, 1, 1), {"delayed_reset": True, "surrogate": "boxcar", "one_beta": True}),
     ((5, 3, 40), {"delayed_reset": True, "surrogate": "boxcar", "one_beta": True, "level": -8}),
     ((3, 4, 50), {"density": 0.3, "surrogate": "triangle", "one_beta": True, "level": 24}),
+    ((3, 70, 20), {"density": 0.5, "surrogate": "atan"}),  # past the rows that are gathered at once
+    ((2, 20, 9), {"density": 0.6, "reset": "zero"}),
 ]
 
 
