@@ -134,9 +134,14 @@ def test_import_leaves_out():
 
 
 def test_import_is_quick():
-    """Below 0.3 s beside torch, in one of 3 processes (2 s each)."""
+    """Below 0.3 s beside torch, in one of 3 processes (2 s each).
+
+    Without the collector: it looks through all of torch's objects now and then (0.18 s), and that
+    this falls into one import or another says nothing about it.
+    """
     code = (
-        "import time, torch; t = time.process_time(); import synops; print(time.process_time() - t)"
+        "import gc, time, torch; gc.disable(); t = time.process_time(); import synops;"
+        " print(time.process_time() - t)"
     )
     assert any(float(python(code).stdout) < 0.3 for _ in range(3))
 
