@@ -113,7 +113,7 @@ class TestBits:
     @pytest.mark.usefixtures("isa")
     @pytest.mark.parametrize("density", [None, 0.3])
     def test_of_lists_and_of_rows_as_a_whole(self, density):
-        """Above a quarter a row is multiplied as a whole: the same sum. Its batch is not in it."""
+        """Above a half a row is multiplied as a whole: the same sum. Its batch is not in it."""
         x, weight = torch.randn(8, 30, 90) + torch.linspace(-1, 2, 30)[:, None], torch.randn(90, 90)
         pattern = None
         if density is not None:
@@ -122,7 +122,7 @@ class TestBits:
         weight *= 0.2
         whole = recurrent_lif(x, weight, pattern=pattern, beta=0.9, record="v")
         rates = whole.spikes.mean((0, 2))
-        assert rates.min() < 0.1 < 0.5 < rates.max()
+        assert rates.min() < 0.1 < 0.6 < rates.max()
         for part in (slice(0, 1), slice(4, 17), slice(29, 30)):
             got = recurrent_lif(x[:, part], weight, pattern=pattern, beta=0.9, record="v")
             assert torch.equal(got.trajectory, whole.trajectory[:, part])
@@ -192,8 +192,7 @@ class TestPeers:
         x = (torch.randn(30, 3, 20, dtype=torch.float64) * 0.8 + 0.3).requires_grad_()
         return x, (torch.randn(20, 20, dtype=torch.float64) * 0.3).requires_grad_()
 
-    @pytest.mark.parametrize("reset", ["subtract", "zero"])
-    def test_snntorch(self, reset):
+    def test_snntorch(self):
         """RLeaky as its documentation has it, bias included: the reset of a step looks at the
         membrane before it."""
         x, weight = self.leaves()
@@ -202,18 +201,12 @@ class TestPeers:
         mem, s, spikes, states = torch.zeros_like(x[0]), torch.zeros_like(x[0]), [], []
         for x_t in x.unbind(0):
             was_above = Step.apply(mem - 1, False, atan).detach()
-            current = x_t + torch.nn.functional.linear(s, weight, bias)
-            if reset == "subtract":
-                mem = 0.8 * mem + current - was_above
-            else:
-                mem = 0.8 * (1 - was_above) * mem + current
+            mem = 0.8 * mem + x_t + torch.nn.functional.linear(s, weight, bias) - was_above
             s = Step.apply(mem - 1, False, atan)
             spikes.append(s)
             states.append(mem)
-        ours = recurrent_lif(
-            x + bias, weight, beta=0.8, reset=reset, delayed_reset=True, surrogate="atan",
-            slope=2.0, record="v",
-        )  # fmt: skip
+        args = {"beta": 0.8, "delayed_reset": True, "surrogate": "atan", "slope": 2.0}
+        ours = recurrent_lif(x + bias, weight, record="v", **args)
         agree(torch.stack(spikes), torch.stack(states), ours, (x, weight))
 
     def test_spikingjelly(self):

@@ -112,7 +112,7 @@ class TestPieces:
 
     @pytest.fixture
     def short_pieces(self, monkeypatch):
-        monkeypatch.setattr(_recurrent_lif, "_NANOSECONDS", 1e8 / (2 * 25 * 2))
+        monkeypatch.setattr(_recurrent_lif, "_NANOSECONDS", (1e8 / (2 * 25 * 2), 0))
 
     def test_are_one_run(self, short_pieces):
         x = torch.randn(9, 2, 5)
@@ -130,7 +130,7 @@ class TestPieces:
         g = [torch.randn_like(t) for t in results[0]]
         grads = [torch.autograd.grad(run(*leaves), leaves, g)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_recurrent_lif, "_NANOSECONDS", 0.01)
+            patch.setattr(_recurrent_lif, "_NANOSECONDS", (0.01, 0))
             results.append(run(x, weight, *state))
             grads.append(torch.autograd.grad(run(*leaves), leaves, g))
         assert all(map(torch.equal, *results))

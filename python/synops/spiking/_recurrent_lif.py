@@ -26,8 +26,9 @@ from ._neurons import (
 )
 
 _NEEDED = 6  # leading arguments of the op that may need a gradient
-# Of a weight and row, in the worst case of a step: forward with all neurons firing, or a backward.
-_NANOSECONDS = 0.04
+# Of a weight, a row and a step with all neurons firing, dense and of a Pattern; a step back takes
+# no longer.
+_NANOSECONDS = (0.02, 0.2)
 
 
 class RecurrentState(NamedTuple):
@@ -192,10 +193,10 @@ def recurrent_lif(
     What others compute:
 
     ================================================ ===============================================
-    snnTorch ``RLeaky(beta, all_to_all=True)``       ``weight = layer.recurrent.weight``, its bias
-                                                     added to the input (but for the first step's),
-                                                     ``delayed_reset=True, surrogate="atan",
-                                                     slope=2``
+    snnTorch ``RLeaky(beta)``                        ``weight = layer.recurrent.weight``, its bias
+                                                     added to the input, ``delayed_reset=True,
+                                                     surrogate="atan", slope=2`` ("subtract" and
+                                                     "none": its "zero" drops what comes in, too)
     SpikingJelly ``LinearRecurrentContainer(node)``  the input times the first columns of its
                                                      ``rc.weight``, plus its bias; ``weight`` the
                                                      others; both as :func:`synops.spiking.lif` says
@@ -227,8 +228,8 @@ def recurrent_lif(
     flags = (bool(delayed_reset), bool(inclusive), bool(detach_reset))
     rule = (reset_code, *flags, surrogate_code, float(slope), save, recorded)
 
-    x = layout.steps(input)
-    pieces = list(chunks(x.shape[0], _NANOSECONDS * x.shape[1] * weight.numel()))
+    x, cost = layout.steps(input), _NANOSECONDS[pattern is not None]
+    pieces = list(chunks(x.shape[0], cost * x.shape[1] * weight.numel()))
     parts = [x] if len(pieces) == 1 else x.split([end - begin for begin, end in pieces])
     found: list[tuple[Tensor, ...]] = []
     for part in parts:  # split: the gradient of a slice would be as large as the input
