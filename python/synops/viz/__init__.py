@@ -4,5 +4,6 @@ matplotlib is imported by the first call, not with this module.
 """
 
 from ._entropy_map import entropy_map
+from ._raster import raster
 
-__all__ = ["entropy_map"]
+__all__ = ["entropy_map", "raster"]
