@@ -43,7 +43,8 @@ void check_rule(Isa isa, const Shape& s, LeakyRule rule, bool all) {
   const LeakyRnnGradientKernels& gradients = leaky_rnn_gradient_kernels(isa);
   const DType wide = dtype<A>();
   const int64_t n = s.n, panel = kernels.panel(wide), panels = (n + panel - 1) / panel;
-  const int64_t padded = panels * panel, groups = (s.rows + kLeakyGroup - 1) / kLeakyGroup;
+  const int64_t padded = panels * panel, group = leaky_group(s.rows);
+  const int64_t groups = (s.rows + group - 1) / group;
   const Exact<A> weight = random<A>(n * n), h0 = random<A>(s.rows * n);
   const Exact<A> rate(padded), keep(padded), bias(padded);
   for (int64_t i = 0; i < padded; ++i) {
@@ -103,11 +104,11 @@ void check_rule(Isa isa, const Shape& s, LeakyRule rule, bool all) {
   back.weight = straight.get();
   gradients.backward(wide, {back, states.get(), all || rule.inner ? drive.get() : nullptr,
                             all ? incoming.memory.get() : nullptr, s.rows * incoming.ld,
-                            incoming.ld, of_drive.get(), of_h.get(), all, sums.get()});
+                            incoming.ld, of_drive.get(), of_h.get(), all, group, sums.get()});
   for (int64_t t = s.steps; t-- > 0;) {
     for (int64_t r = 0; r < s.rows; ++r)
       for (int64_t i = 0; i < n; ++i) {
-        const int64_t at = s.at(t, r, i), sum = r / kLeakyGroup * n + i;
+        const int64_t at = s.at(t, r, i), sum = r / group * n + i;
         double of_state = g[r * n + i] + (all ? incoming.at(t * s.rows + r, i) : 0);
         if (!rule.inner) of_state *= derivative(rule, states[at]);
         double of_z = rate[i] * of_state;
@@ -129,12 +130,12 @@ void check_rule(Isa isa, const Shape& s, LeakyRule rule, bool all) {
   for (int64_t r = 0; r < s.rows; ++r)
     for (int64_t i = 0; i < n; ++i)
       require_close(of_h[r * padded + i], g[r * n + i], 20.0 * n, "gradient of h0");
-  for (int64_t group = 0; group < groups; ++group)
+  for (int64_t part = 0; part < groups; ++part)
     for (int64_t i = 0; i < n; ++i) {
-      const double scale = 20 * size[group * n + i];
-      require_close(sums[2 * group * padded + i], of_bias[group * n + i], scale, "sum of the bias");
+      const double scale = 20 * size[part * n + i];
+      require_close(sums[2 * part * padded + i], of_bias[part * n + i], scale, "sum of the bias");
       if (all || rule.inner)
-        require_close(sums[(2 * group + 1) * padded + i], of_rate[group * n + i], scale,
+        require_close(sums[(2 * part + 1) * padded + i], of_rate[part * n + i], scale,
                       "sum of the rate");
     }
 }
@@ -145,14 +146,14 @@ void check_outer(Isa isa, int64_t depth, int64_t n) {
   const LeakyRnnGradientKernels& kernels = leaky_rnn_gradient_kernels(isa);
   const DType wide = dtype<A>();
   const int64_t panel = leaky_rnn_kernels(isa).panel(wide), panels = (n + panel - 1) / panel;
-  const int64_t padded = panels * panel, groups = (n + kLeakyGroup - 1) / kLeakyGroup;
+  const int64_t padded = panels * panel, groups = (n + kLeakyColumns - 1) / kLeakyColumns;
   const Exact<A> left = random<A>(depth * n), right = random<A>(depth * n);
-  const Exact<A> packed(panels * depth * panel), sums(groups * kLeakyGroup * padded);
+  const Exact<A> packed(panels * depth * panel), sums(groups * kLeakyColumns * padded);
   for (int64_t i = 0; i < sums.size(); ++i) sums[i] = 1;
   for (int64_t p = 0; p < panels; ++p)
     kernels.pack(wide, right.get(), depth, n, false, p, p + 1, packed.get());
   for (int64_t group = 0; group < groups; ++group) {
-    const Exact<A> room(kLeakyGroup * depth);
+    const Exact<A> room(kLeakyColumns * depth);
     kernels.outer(wide, left.get(), depth, n, packed.get(), group, group + 1, room.get(),
                   sums.get());
   }

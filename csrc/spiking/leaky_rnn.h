@@ -5,6 +5,7 @@
 // columns of the right operand of a product, see common/tile_product.h.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "common/dtype.h"
@@ -37,8 +38,14 @@ struct LeakyForward {
   void *states, *drive;                         // drive null: not wanted
 };
 
-// Rows whose sums over rows and time are kept together, whatever the number of threads.
-constexpr int64_t kLeakyGroup = 6;
+// Rows that one thread takes at least, and whose sums over rows and time are kept together: as
+// many whatever the number of threads, tiles of a product, and less where there are few.
+inline int64_t leaky_group(int64_t rows) {
+  return rows > 8 ? 6 : std::max<int64_t>(1, (rows + 1) / 2);
+}
+
+// Columns of the left operand of outer() in a tile.
+constexpr int64_t kLeakyColumns = 6;
 
 struct LeakyBackward {
   LeakyRows of;
@@ -48,6 +55,7 @@ struct LeakyBackward {
   void* of_drive;  // (steps, rows, N), before the activation, as states
   void* of_h;      // (rows, padded): in, of the last state; out, of h0
   bool need_h0;    // otherwise of_h is not carried past the first step
+  int64_t group;   // rows of a group
   void* sums;      // (groups, 2, padded): += of_drive, of the rate
 };
 
@@ -65,8 +73,8 @@ struct LeakyRnnGradientKernels {
                int64_t begin, int64_t end, void* out);
   void (*backward)(DType wide, const LeakyBackward& b);
   // sums[i][j] += sum over `depth` rows of left[.][i] right[.][j], for the groups [begin, end) of
-  // kLeakyGroup columns i; left (depth, n) row-major, right as packed by pack(), sums (n rounded
-  // up to groups, padded). `room`: (end - begin) * kLeakyGroup * depth.
+  // kLeakyColumns columns i; left (depth, n) row-major, right as packed by pack(), sums (n rounded
+  // up to groups, padded). `room`: (end - begin) * kLeakyColumns * depth.
   void (*outer)(DType wide, const void* left, int64_t depth, int64_t n, const void* right,
                 int64_t begin, int64_t end, void* room, void* sums);
 };

@@ -20,11 +20,11 @@ class WeightGradient {
   WeightGradient(const LeakyLayer& layer, int64_t work)
       : layer_(layer),
         threads_(threads_for(work)),
-        groups_((layer.neurons + kLeakyGroup - 1) / kLeakyGroup),
-        sums_(groups_ * kLeakyGroup * layer.padded * layer.bytes),
+        groups_((layer.neurons + kLeakyColumns - 1) / kLeakyColumns),
+        sums_(groups_ * kLeakyColumns * layer.padded * layer.bytes),
         right_(layer.packed_bytes(kDepth)),
-        left_(groups_ * kLeakyGroup * kDepth * layer.bytes) {
-    std::memset(sums_.data(), 0, groups_ * kLeakyGroup * layer.padded * layer.bytes);
+        left_(groups_ * kLeakyColumns * kDepth * layer.bytes) {
+    std::memset(sums_.data(), 0, groups_ * kLeakyColumns * layer.padded * layer.bytes);
   }
 
   // `rows` dense rows of both.
@@ -36,7 +36,8 @@ class WeightGradient {
         kernels_.pack(layer_.wide, before + at, depth, n, false, begin, end, right_.data());
       });
       split(groups_, threads_, [&](int64_t begin, int64_t end) {
-        void* room = static_cast<char*>(left_.data()) + begin * kLeakyGroup * kDepth * layer_.bytes;
+        void* room =
+            static_cast<char*>(left_.data()) + begin * kLeakyColumns * kDepth * layer_.bytes;
         kernels_.outer(layer_.wide, of_drive + at, depth, n, right_.data(), begin, end, room,
                        sums_.data());
       });
@@ -118,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> leaky_rnn_backward(
                                     : empty({n}, type);
 
   const int64_t bytes = layer.bytes, padded = layer.padded, work = steps * step * n;
-  const int64_t groups = (rows + kLeakyGroup - 1) / kLeakyGroup;
+  const int64_t group = leaky_group(rows), groups = (rows + group - 1) / group;
   Scratch carried(rows * padded * bytes), sums(groups * 2 * padded * bytes);
   char *const of_h = static_cast<char*>(carried.data()), *const added =
                                                              static_cast<char*>(sums.data());
@@ -150,7 +151,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> leaky_rnn_backward(
            out + at,
            of_h + first * padded * bytes,
            need_h0,
-           added + first / kLeakyGroup * 2 * padded * bytes});
+           group,
+           added + first / group * 2 * padded * bytes});
     });
   }
   if (need_weight && n > 0) {

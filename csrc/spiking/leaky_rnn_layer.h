@@ -58,11 +58,11 @@ class LeakyLayer {
   // f(first row, rows) over threads: groups of rows, whose sums are kept together.
   template <class F>
   static void for_rows(int64_t rows, int64_t work, F&& f) {
-    split((rows + kLeakyGroup - 1) / kLeakyGroup, threads_for(work),
-          [&](int64_t begin, int64_t end) {
-            const int64_t first = begin * kLeakyGroup;
-            f(first, std::min(rows, end * kLeakyGroup) - first);
-          });
+    const int64_t group = leaky_group(rows);
+    split((rows + group - 1) / group, threads_for(work), [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * group;
+      f(first, std::min(rows, end * group) - first);
+    });
   }
 
   const ScalarType type;

@@ -115,8 +115,8 @@ class TestBits:
 
     @pytest.mark.usefixtures("isa")
     def test_of_threads(self, threads):
-        for per_neuron in (False, True):
-            s = sample((6, 27, 90), torch.float32, per_neuron=per_neuron).to(torch.float32)
+        for rows, per_neuron in ((27, False), (5, True)):  # groups of six rows, and of three
+            s = sample((9, rows, 90), torch.float32, per_neuron=per_neuron).to(torch.float32)
             incoming, results = incoming_for(s), []
             for count in (1, 2, 3, 7):
                 threads(count)
