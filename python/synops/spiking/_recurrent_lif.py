@@ -154,9 +154,10 @@ def recurrent_lif(
             spikes.append(s)
         spikes = torch.stack(spikes)
 
-    The forward adds up the weights of those neurons that spiked, in ascending order. Which
-    products are made of lists of spikes and which from whole rows is decided by the spikes of a
-    row alone, so a result depends neither on the threads nor on the rest of the batch. Two calls,
+    The forward adds up the weights of those neurons that spiked, in ascending order, so a result
+    depends neither on the threads nor on the rest of the batch. Gradients do not depend on the
+    threads; with a surrogate that is 0 away from the threshold, lists or whole rows are chosen by
+    how much of a row is not 0 and, of a Pattern, by the size of the batch. Two calls,
     the second with the ``state`` of the first, give the bits of one. A run that may take long goes
     in pieces, between which Ctrl-C stops it.
 
