@@ -155,6 +155,8 @@ NAMES = {
     ),
     "spiking.lif.LIF": (("synops", "torch", "compile"), _SEQUENCES),
     "spiking.lif.LIF2Threads": (("synops", "torch", "compile"), _SEQUENCES),
+    "spiking.alif.ALIF": (("synops", "torch"), _SEQUENCES),
+    "spiking.cuba_lif.CubaLIF": (("synops", "torch"), _SEQUENCES),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],

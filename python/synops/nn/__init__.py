@@ -1,6 +1,8 @@
 """Modules: layers with the constructors and state_dicts of torch.nn, on synops' ops."""
 
+from ._alif import ALIF
 from ._chain import chain_
+from ._cuba_lif import CubaLIF
 from ._fan_in import rescale_fan_in_
 from ._lif import LIF
 from ._sparse_linear import SparseLinear
@@ -8,4 +10,4 @@ from ._sparse_linear import SparseLinear
 # They are made of the layers.
 from .._dynamic import DynamicSparsity  # isort: skip
 
-__all__ = ["LIF", "DynamicSparsity", "SparseLinear", "chain_", "rescale_fan_in_"]
+__all__ = ["ALIF", "LIF", "CubaLIF", "DynamicSparsity", "SparseLinear", "chain_", "rescale_fan_in_"]
