@@ -199,6 +199,8 @@ NAMES = {
         ),
     ),
     "spiking.recurrent_lif.RecurrentLIF2Threads": (("synops", "torch"), _SEQUENCES),
+    "spiking.alif.ALIF": (("synops", "torch"), _SEQUENCES),
+    "spiking.cuba_lif.CubaLIF": (("synops", "torch"), _SEQUENCES),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],

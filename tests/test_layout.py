@@ -80,8 +80,14 @@ HELPERS = {
     "python/synops/spiking/_izhikevich_run.py",  # a run on synapses that are laid out
     "tests/spiking/izhikevich_samples.py",  # small reservoirs, and a loop in numpy
     "tests/spiking/test_izhikevich_calls.py",  # edges, transforms, bad arguments, raw ops
-    "csrc/spiking/lif_backward.cpp",  # the gradients of lif
+    "benchmarks/spiking/peers.py",  # layers of released packages
+    "csrc/spiking/neurons.cpp",  # lif, alif and cuba_lif on tensors
+    "csrc/spiking/neurons_backward.cpp",  # their gradients
     "kernels/spiking/lif_backward.py",  # the same
+    "python/synops/_reference/spiking/neurons.py",  # their definition
+    "python/synops/spiking/_neuron_op.py",  # their ops, and a call of one
+    "tests/spiking/neuron_samples.py",  # lif_samples.py for alif and cuba_lif
+    "tests/spiking/test_lif_forms.py",  # spikes as bytes and bits, half a membrane
     "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates
     "python/synops/spiking/_chunks.py",  # long runs in pieces that Ctrl-C can stop
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family

@@ -12,8 +12,10 @@ from ..common import suite
 from ..common.call import Call
 from ..common.public import public
 from ..common.sizes import SEQUENCES, SEQUENCES_THREADED, SequenceSize
+from . import peers
 
 BETA, THRESHOLD, SLOPE = 0.9, 1.0, 25.0
+COMPACT = {"bits": {"spikes": "bits"}, "half": {"save": "half"}}
 _APART = 1e-4  # of every membrane from the threshold, so that no rounding moves a spike
 
 
@@ -86,18 +88,30 @@ def build(impl: str, size: SequenceSize, dtype: torch.dtype, device: str) -> Cal
     - synops;
     - torch: a loop over time with an autograd.Function, four operations a step;
     - compile: torch.compile of the loop with straight_through (a graph for each number of steps);
-    - in_place: without gradients only.
+    - in_place: without gradients only;
+    - bits: synops, spikes as bits, likewise; half: synops, saving half the membrane;
+    - snntorch, spikingjelly, norse: their layers, where they are installed (peers.py).
     """
     x = currents(size).to(device, dtype)
-    if impl == "synops":
+    if impl in ("synops", *COMPACT):
         lif = public("spiking.lif")
-        return Call(lambda x: lif(x, beta=BETA, threshold=THRESHOLD, slope=SLOPE).spikes, (x,))
+        options = {"beta": BETA, "threshold": THRESHOLD, "slope": SLOPE} | COMPACT.get(impl, {})
+        if impl == "bits":
+            unpack = public("spiking.unpack_spikes")
+            return Call(
+                lambda x: lif(x.detach(), **options).spikes,
+                (x,),
+                outputs=lambda bits: (unpack(bits, x.shape[-1]),),
+            )
+        return Call(lambda x: lif(x, **options).spikes, (x,))
     if impl == "torch":
         return Call(loop(_Spike.apply), (x,))
     if impl == "compile":
         return Call(torch.compile(loop(straight_through)), (x,))
     if impl == "in_place":
         return Call(in_place, (x,))
+    if impl in peers.LAYERS:
+        return Call(peers.LAYERS[impl](BETA, THRESHOLD, SLOPE), (x,))
     raise ValueError(impl)
 
 
@@ -107,7 +121,7 @@ class LIF(suite.TrainingSuite):
     op = "spiking.lif"
     impls = ("synops", "torch", "compile")
     cases = SEQUENCES
-    table_impls = ("in_place",)
+    table_impls = ("in_place", "bits", "half", "snntorch", "spikingjelly", "norse")
 
     def build(
         self, impl: str, size: SequenceSize, dtype: torch.dtype = torch.float32, device: str = "cpu"

@@ -27,7 +27,7 @@ void check_update(Isa isa, int64_t count, bool rises) {
     v[i] = static_cast<A>(90 * v[i] - 20);
     was[4 * i] = v[i], was[4 * i + 1] = u[i], was[4 * i + 2] = current[i], was[4 * i + 3] = rise[i];
   }
-  const int64_t words = (count + kWord - 1) / kWord;
+  const int64_t words = (count + kSpikeWord - 1) / kSpikeWord;
   const Exact<uint64_t> bits(words);
   const Exact<int32_t> spikes(count);
   const IzhikevichNeurons n = {
@@ -41,7 +41,7 @@ void check_update(Isa isa, int64_t count, bool rises) {
     const double after =
         w[0] + 0.5 * (0.04 * w[0] * w[0] + 5 * w[0] + 140 - w[1] + w[2] + drive[i]);
     const double recovery = w[1] + 0.5 * a[i] * (b[i] * w[0] - w[1]);
-    const bool spike = bits[i / kWord] >> (i % kWord) & 1;
+    const bool spike = bits[i / kSpikeWord] >> (i % kSpikeWord) & 1;
     if (std::abs(after - 30) > 1e-3) require(spike == (after >= 30), "spike");
     near(v[i], spike ? static_cast<double>(c[i]) : after, 400, "v");
     near(u[i], recovery + (spike ? static_cast<double>(d[i]) : 0), 100, "u");
@@ -50,7 +50,8 @@ void check_update(Isa isa, int64_t count, bool rises) {
     if (spike) require(seen < fired && spikes[seen++] == 100 + i, "list of spikes");
   }
   require(seen == fired, "number of spikes");
-  if (count % kWord != 0) require(bits[words - 1] >> (count % kWord) == 0, "bits behind the last");
+  if (count % kSpikeWord != 0)
+    require(bits[words - 1] >> (count % kSpikeWord) == 0, "bits behind the last");
 }
 
 template <class A, class W>

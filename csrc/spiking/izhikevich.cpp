@@ -60,7 +60,8 @@ class Reservoir {
       std::memset(ring_, 0, r.delay * words * sizeof(uint64_t));
       for (int64_t k = 0; k + 1 < r.delay; ++k) {
         std::memcpy(ring_ + k * words, r.pending + (k * r.rows + row) * words, words * 8);
-        if (n % kWord != 0) ring_[k * words + words - 1] &= ~uint64_t{0} >> (kWord - n % kWord);
+        if (n % kSpikeWord != 0)
+          ring_[k * words + words - 1] &= ~uint64_t{0} >> (kSpikeWord - n % kSpikeWord);
       }
     }
   }
@@ -129,7 +130,7 @@ class Reservoir {
     char* const current = rises ? state(r_.current) + lo * size : arriving(p);
     int64_t* const recorded = r_.bits == nullptr ? nullptr : r_.bits + at * r_.words;
     uint64_t* const words =
-        (recorded == nullptr ? words_ : reinterpret_cast<uint64_t*>(recorded)) + lo / kWord;
+        (recorded == nullptr ? words_ : reinterpret_cast<uint64_t*>(recorded)) + lo / kSpikeWord;
     int32_t* const fired = r_.delay == 1 ? due(t, p) : fired_ + lo;
     const int64_t spikes =
         kernels.update(r_.dtype,
@@ -141,7 +142,7 @@ class Reservoir {
     if (r_.delay > 1) {
       for (int64_t q = 0; q < spikes; ++q) {
         const int64_t i = fired[q], late = r_.delays == nullptr ? r_.delay : r_.delays[i];
-        due_words(t + late - 1)[i / kWord] |= uint64_t{1} << (i % kWord);
+        due_words(t + late - 1)[i / kSpikeWord] |= uint64_t{1} << (i % kSpikeWord);
       }
       take_due(t, p);
     }
@@ -165,9 +166,9 @@ class Reservoir {
   void take_due(int64_t t, int64_t p) {
     uint64_t* const words = due_words(t);
     int32_t* list = due(t, p);
-    for (int64_t w = first(p) / kWord; w * kWord < first(p + 1); ++w) {
+    for (int64_t w = first(p) / kSpikeWord; w * kSpikeWord < first(p + 1); ++w) {
       for (uint64_t bits = words[w]; bits != 0; bits &= bits - 1)
-        *list++ = static_cast<int32_t>(w * kWord + __builtin_ctzll(bits));
+        *list++ = static_cast<int32_t>(w * kSpikeWord + __builtin_ctzll(bits));
       words[w] = 0;
     }
     due_count(t, p) = list - due(t, p);
@@ -317,7 +318,7 @@ izhikevich(const Tensor& v, const Tensor& u, const Tensor& current, const Option
   r.dtype = dtype;
   r.bytes = static_cast<int64_t>(synops::bytes_of(dtype));
   r.steps = steps, r.rows = v.size(0), r.neurons = v.size(1);
-  r.words = (r.neurons + kWord - 1) / kWord;
+  r.words = (r.neurons + kSpikeWord - 1) / kSpikeWord;
   STD_TORCH_CHECK(r.neurons < kMaxIndex, kOp, ": neurons must fit in int32");
   r.dt = dt, r.decay = decay, r.rise_decay = rise_decay;
   r.transfer = transfer, r.trace_decay = trace_decay;

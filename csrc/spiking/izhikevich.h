@@ -14,11 +14,12 @@ namespace synops {
 constexpr int64_t kMostTargets = int64_t{1} << 16;
 constexpr int64_t kMostRanges = 256;
 // Spikes of a step are bits, 64 neurons a word; ranges begin at whole words.
-constexpr int64_t kWord = 64;
+constexpr int64_t kSpikeWord = 64;
 
 // Neurons of a range but the last.
 inline int64_t range_width(int64_t neurons, int64_t ranges) {
-  return std::max<int64_t>(1, (neurons + kWord * ranges - 1) / (kWord * ranges)) * kWord;
+  return std::max<int64_t>(1, (neurons + kSpikeWord * ranges - 1) / (kSpikeWord * ranges)) *
+         kSpikeWord;
 }
 
 // Neurons [first, first + count) of a reservoir; the arrays begin at the first.

@@ -103,12 +103,14 @@ Tensor izhikevich_indices(const Tensor& bits, int64_t neurons) {
   STD_TORCH_CHECK(bits.dim() >= 1, op, ": bits must have shape (..., words)");
   check_tensor(bits, ScalarType::Long, bits.dim(), op, "bits");
   const int64_t words = bits.size(bits.dim() - 1);
-  STD_TORCH_CHECK(neurons >= 0 && neurons <= kMaxIndex && words == (neurons + kWord - 1) / kWord,
-                  op, ": bits must have ", (neurons + kWord - 1) / kWord, " words, got ", words);
+  STD_TORCH_CHECK(
+      neurons >= 0 && neurons <= kMaxIndex && words == (neurons + kSpikeWord - 1) / kSpikeWord, op,
+      ": bits must have ", (neurons + kSpikeWord - 1) / kSpikeWord, " words, got ", words);
   const Tensor held = dense_of(bits);
   const int64_t* const p = held.const_data_ptr<int64_t>();
   const int64_t all = held.numel();
-  const uint64_t last = neurons % kWord == 0 ? ~uint64_t{0} : (uint64_t{1} << neurons % kWord) - 1;
+  const uint64_t last =
+      neurons % kSpikeWord == 0 ? ~uint64_t{0} : (uint64_t{1} << neurons % kSpikeWord) - 1;
   const auto word = [&](int64_t i) {
     return static_cast<uint64_t>(p[i]) & (i % words + 1 == words ? last : ~uint64_t{0});
   };
@@ -118,7 +120,7 @@ Tensor izhikevich_indices(const Tensor& bits, int64_t neurons) {
   int32_t* to = static_cast<int32_t*>(out.mutable_data_ptr());
   for (int64_t i = 0; i < all; ++i)
     for (uint64_t set = word(i); set != 0; set &= set - 1)
-      *to++ = static_cast<int32_t>(i % words * kWord + __builtin_ctzll(set));
+      *to++ = static_cast<int32_t>(i % words * kSpikeWord + __builtin_ctzll(set));
   return out;
 }
 

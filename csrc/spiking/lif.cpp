@@ -1,12 +1,9 @@
-// lif (CPU): checks, outputs and threads; kernel in lif.inc.
-#include "spiking/lif.h"
-
+// lif (CPU): the ops; checks and threads in neurons.cpp.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
-#include "spiking/lif_arguments.h"
-#include "spiking/neuron_rows.h"
+#include "spiking/neuron_ops.h"
 
 namespace synops {
 namespace {
@@ -14,58 +11,31 @@ namespace {
 std::tuple<Tensor, Tensor, Tensor, Tensor> lif(const Tensor& input, const OptionalTensor& v0,
                                                const Tensor& beta, const Tensor& threshold,
                                                int64_t reset, bool delayed, bool inclusive,
-                                               bool /*detach_reset*/, int64_t surrogate,
-                                               double slope, bool save, bool record) {
-  constexpr const char* op = "lif";
-  const DType dtype = dtype_of(input, op, "input");
-  const ScalarType type = state_type(dtype);
-  const Firing firing = firing_of(reset, delayed, inclusive, op);
-  surrogate_of(surrogate, slope, op);
-  const Tensor x = series_of(input, input.scalar_type(), 3, op, "input");
-  const int64_t steps = x.size(0), rows = x.size(1), neurons = x.size(2);
-  Tensor held;
-  const char* start = static_cast<const char*>(state_of(v0, type, rows, neurons, held, op, "v0"));
-  const NeuronParameter by(beta, type, neurons, op, "beta");
-  const NeuronParameter at(threshold, type, neurons, op, "threshold");
+                                               bool detach_reset, int64_t surrogate, double slope,
+                                               int64_t spikes, int64_t save, bool record) {
+  const NeuronRule rule{reset, delayed, inclusive, detach_reset, surrogate, slope};
+  NeuronOutputs out = run_neurons("lif", Neuron::kLif, input, v0, beta, threshold, {}, rule, spikes,
+                                  save, false, record);
+  return {out.spikes, out.v, out.membrane, out.trajectory};
+}
 
-  const Tensor spikes = empty_series(steps, rows, neurons, input.scalar_type());
-  const Tensor v = empty({rows, neurons}, type);
-  const Tensor membrane = save ? empty_series(steps, rows, neurons, type) : empty({0}, type);
-  const Tensor trajectory = record ? empty_series(steps, rows, neurons, type) : empty({0}, type);
-
-  NeuronTiles tiles(rows, neurons, kLifTile);
-  tiles.see(x);
-  const int64_t step = rows * neurons, all = steps * step;
-  const int64_t bytes = static_cast<int64_t>(bytes_of(dtype)), wide = by.bytes;
-  const char* in = static_cast<const char*>(x.const_data_ptr());
-  const auto data = [](const Tensor& t) { return static_cast<char*>(t.mutable_data_ptr()); };
-  char *const to_spikes = data(spikes), *const to_v = data(v);
-  char* const to_membrane = save ? data(membrane) : nullptr;
-  char* const to_trajectory = record ? data(trajectory) : nullptr;
-  const LifKernels& kernels = lif_kernels();
-  tiles.run(threads_for(8 * all), [&](int64_t row, int64_t first, int64_t count) {
-    alignas(64) double betas[kLifTile], thresholds[kLifTile];  // of float32, half of them
-    const int64_t i = tiles.index(row, first);
-    by.fill(i, count, betas);
-    at.fill(i, count, thresholds);
-    const auto from = [&](char* p, int64_t size) { return p == nullptr ? nullptr : p + i * size; };
-    kernels.forward(dtype, {steps,
-                            count,
-                            firing,
-                            {in + (row * x.stride(1) + first) * bytes, x.stride(0)},
-                            start == nullptr ? nullptr : start + i * wide,
-                            betas,
-                            thresholds,
-                            {from(to_spikes, bytes), step},
-                            {from(to_membrane, wide), step},
-                            {from(to_trajectory, wide), step},
-                            from(to_v, wide),
-                            all * bytes >= kStreamedBytes});
-  });
-  return {spikes, v, membrane, trajectory};
+std::tuple<Tensor, Tensor, Tensor, Tensor> lif_backward(
+    const OptionalTensor& grad_spikes, const OptionalTensor& grad_v,
+    const OptionalTensor& grad_trajectory, const Tensor& membrane, const OptionalTensor& v0,
+    const Tensor& beta, const Tensor& threshold, int64_t reset, bool delayed, bool inclusive,
+    bool detach_reset, int64_t surrogate, double slope, int64_t half, bool need_input, bool need_v0,
+    bool need_beta, bool need_threshold) {
+  const NeuronRule rule{reset, delayed, inclusive, detach_reset, surrogate, slope};
+  NeuronGradientOutputs out = run_neurons_backward(
+      "lif_backward", Neuron::kLif, {grad_spikes, grad_v, grad_trajectory}, {membrane}, v0, beta,
+      threshold, {}, rule, half, {need_input, need_v0, need_beta, need_threshold});
+  return {out.input, out.v0, out.beta, out.threshold};
 }
 
 }  // namespace
 }  // namespace synops
 
-STABLE_TORCH_LIBRARY_IMPL(synops, CPU, m) { m.impl("lif", TORCH_BOX(&synops::lif)); }
+STABLE_TORCH_LIBRARY_IMPL(synops, CPU, m) {
+  m.impl("lif", TORCH_BOX(&synops::lif));
+  m.impl("lif_backward", TORCH_BOX(&synops::lif_backward));
+}

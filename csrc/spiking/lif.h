@@ -1,10 +1,7 @@
-// lif: the raw-pointer kernels (bodies in lif.inc and lif_backward.inc).
+// How spiking neurons fire and reset, and how their series lie in memory.
 #pragma once
 
 #include <cstdint>
-
-#include "common/dtype.h"
-#include "common/isa.h"
 
 namespace synops {
 
@@ -37,43 +34,8 @@ struct ConstSeries {
   int64_t step;
 };
 
-// The most neurons of a call: states, parameters and sums of them stay in L1, and a step reads a
-// page of float32.
+// The most neurons of a call with numbers of their own: states, parameters and sums of them stay in
+// L1, and a step reads a page of float32.
 constexpr int64_t kLifTile = 1024;
-
-// `count` neurons over `steps`. States and what belongs to them are in the arithmetic type, one a
-// neuron; input and spikes in their own.
-struct LifForward {
-  int64_t steps, count;
-  Firing firing;
-  ConstSeries input;
-  const void *v0, *beta, *threshold;  // v0 null: 0
-  Series spikes, membrane, trajectory;
-  void* v;
-  bool stream;  // past the caches, where the addresses allow
-};
-
-struct LifBackward {
-  int64_t steps, count;
-  Firing firing;
-  bool attached;  // a gradient flows through the spike in the reset
-  Surrogate surrogate;
-  double slope;
-  ConstSeries grad_spikes, grad_trajectory, membrane;
-  const void *grad_v, *v0, *beta, *threshold;  // null: 0
-  Series grad_input;
-  void *grad_v0, *grad_beta, *grad_threshold;  // null: not wanted
-  bool stream;
-};
-
-struct LifKernels {
-  void (*forward)(DType dtype, const LifForward& f);
-};
-struct LifGradientKernels {
-  void (*backward)(DType dtype, const LifBackward& b);
-};
-
-SYNOPS_KERNELS(LifKernels, lif)
-SYNOPS_KERNELS(LifGradientKernels, lif_gradient)
 
 }  // namespace synops

@@ -1,4 +1,4 @@
-// The numbers by which lif is told how neurons fire, checked.
+// The numbers by which the ops are told how neurons fire, checked.
 #pragma once
 
 #include <cmath>

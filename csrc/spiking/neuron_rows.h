@@ -116,6 +116,9 @@ class NeuronTiles {
     if (t.stride(1) != t.size(2) && t.size(1) > 1) dense_ = false;
   }
 
+  // Each row by itself: where what is written has none that follow one another.
+  void row_by_row() { dense_ = false; }
+
   // f(row, first of the row, count) over threads.
   template <class F>
   void run(int64_t threads, F&& f) const {

@@ -9,6 +9,7 @@
 
 #include "spiking/lif_arguments.h"
 #include "spiking/neuron_rows.h"
+#include "spiking/neurons.h"
 #include "spiking/recurrent_lif_weight.h"
 
 namespace synops {
@@ -57,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> recurrent_lif(
   at.fill(0, n, thresholds);
 
   const ArrayKernels& arrays = array_kernels();
-  const LifKernels& neurons = lif_kernels();
+  const NeuronKernels& neurons = neuron_kernels();
   const RecurrentLifKernels& kernels = recurrent_lif_kernels();
   const DType state = matrix.wide();
   const int64_t ld = matrix.ld();
@@ -67,12 +68,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> recurrent_lif(
     const int64_t count = r1 - r0;
     Scratch room(Scratch::round_up(count * ld * wide) + 2 * Scratch::round_up(count * n * wide) +
                  Scratch::round_up(count * n * sizeof(int32_t)) +
-                 Scratch::round_up(count * sizeof(int64_t)));
+                 Scratch::round_up(count * sizeof(int64_t)) +
+                 Scratch::round_up(kForwardRoom * kLifTile * wide));
     char* const current = static_cast<char*>(room.take(count * ld * wide));
     char* const fired = static_cast<char*>(room.take(count * n * wide));  // of half precision
     char* const values = static_cast<char*>(room.take(count * n * wide));
     const Lists lists{n, static_cast<int32_t*>(room.take(count * n * sizeof(int32_t))), nullptr,
                       static_cast<int64_t*>(room.take(count * sizeof(int64_t)))};
+    void* const of_neurons = room.take(kForwardRoom * kLifTile * wide);
     std::memset(current, 0, count * ld * wide);  // also what is behind the last column
     Product product{count, lists, nullptr, 1, current, ld};
     const auto look = [&](const char* row, int64_t r, char* value) {
@@ -98,18 +101,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> recurrent_lif(
         };
         for (int64_t k = 0; k < n; k += kLifTile) {
           char* const v_at = data(v) + ((r0 + r) * n + k) * wide;
-          neurons.forward(state, {.steps = 1,
-                                  .count = std::min(kLifTile, n - k),
-                                  .firing = firing,
-                                  .input = {current + (r * ld + k) * wide, 0},
-                                  .v0 = v_at,
-                                  .beta = static_cast<const char*>(betas) + k * wide,
-                                  .threshold = static_cast<const char*>(thresholds) + k * wide,
-                                  .spikes = {whole + (r * n + k) * wide, 0},
-                                  .membrane = in_series(save, membrane, k),
-                                  .trajectory = in_series(record, trajectory, k),
-                                  .v = v_at,
-                                  .stream = false});
+          neurons.forward(state,
+                          {.steps = 1,
+                           .count = std::min(kLifTile, n - k),
+                           .firing = firing,
+                           .input = {current + (r * ld + k) * wide, 0},
+                           .v0 = v_at,
+                           .beta = {static_cast<const char*>(betas) + k * wide, false},
+                           .threshold = {static_cast<const char*>(thresholds) + k * wide, false},
+                           .spikes = {whole + (r * n + k) * wide, 0},
+                           .saved = Saved::kFull,
+                           .membrane = in_series(save, membrane, k),
+                           .trajectory = in_series(record, trajectory, k),
+                           .v = v_at,
+                           .room = of_neurons});
         }
         if (is_half(dtype))
           arrays.narrow(dtype, fired + r * n * wide, n, data(spikes) + (first + r * n) * size);

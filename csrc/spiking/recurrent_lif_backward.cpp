@@ -12,6 +12,7 @@
 
 #include "spiking/lif_arguments.h"
 #include "spiking/neuron_rows.h"
+#include "spiking/neurons.h"
 #include "spiking/parameter_gradient.h"
 #include "spiking/recurrent_lif_outer.h"
 #include "spiking/recurrent_lif_weight.h"
@@ -115,8 +116,8 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
   at.fill(0, n, thresholds);
 
   const ArrayKernels& arrays = array_kernels();
-  const LifKernels& resets = lif_kernels();
-  const LifGradientKernels& neurons = lif_gradient_kernels();
+  const NeuronKernels& resets = neuron_kernels();
+  const NeuronGradientKernels& neurons = neuron_gradient_kernels();
   const RecurrentLifKernels& kernels = recurrent_lif_kernels();
   const int64_t ld = matrix.ld();
   const double decay = !changes                   ? 1
@@ -128,7 +129,8 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
     Scratch room(Scratch::round_up(count * ld * wide) + 4 * Scratch::round_up(n * wide) +
                  Scratch::round_up(count * n * wide) +
                  Scratch::round_up(count * n * sizeof(int32_t)) +
-                 Scratch::round_up(count * sizeof(int64_t)));
+                 Scratch::round_up(count * sizeof(int64_t)) +
+                 Scratch::round_up(kBackwardRoom * kLifTile * wide));
     char* const back = static_cast<char*>(room.take(count * ld * wide));  // d W of the step after
     char* const of_fired = static_cast<char*>(room.take(n * wide));
     char* const before = static_cast<char*>(room.take(n * wide));
@@ -137,6 +139,7 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
     char* const values = static_cast<char*>(room.take(count * n * wide));
     const Lists lists{n, static_cast<int32_t*>(room.take(count * n * sizeof(int32_t))), values,
                       static_cast<int64_t*>(room.take(count * sizeof(int64_t)))};
+    void* const of_neurons = room.take(kBackwardRoom * kLifTile * wide);
     std::memset(back, 0, count * ld * wide);
 
     // The state that step t began with, as far as it is needed; null: 0.
@@ -149,14 +152,11 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
                                .count = std::min(kLifTile, n - k),
                                .firing = firing,
                                .input = {u.row(t - 1, r) + k * wide, 0},
-                               .v0 = nullptr,
-                               .beta = betas + k * wide,
-                               .threshold = thresholds + k * wide,
+                               .beta = {betas + k * wide, false},
+                               .threshold = {thresholds + k * wide, false},
                                .spikes = {by_beta + k * wide, 0},
-                               .membrane = {nullptr, 0},
-                               .trajectory = {nullptr, 0},
                                .v = before + k * wide,
-                               .stream = false});
+                               .room = of_neurons});
       return before;
     };
     const auto one_step = [&](int64_t t, int64_t r, char* of_membrane) {
@@ -179,17 +179,17 @@ Gradients recurrent_lif_backward(const OptionalTensor& grad_spikes, const Option
                                  .surrogate = curve,
                                  .slope = slope,
                                  .grad_spikes = {of_fired + k * wide, 0},
-                                 .grad_trajectory = {nullptr, 0},
+                                 .saved = Saved::kFull,
                                  .membrane = {u.row(t, b) + k * wide, 0},
                                  .grad_v = of_state + k * wide,
                                  .v0 = in(began),
-                                 .beta = betas + k * wide,
-                                 .threshold = thresholds + k * wide,
+                                 .beta = {betas + k * wide, false},
+                                 .threshold = {thresholds + k * wide, false},
                                  .grad_input = {of_membrane + k * wide, 0},
                                  .grad_v0 = of_state + k * wide,
                                  .grad_beta = to(need_beta, by_beta),
                                  .grad_threshold = to(need_threshold, by_threshold),
-                                 .stream = false});
+                                 .room = of_neurons});
       }
       if (need_beta) kernels.add(state, by_beta, n, of_beta.data() + b * n * wide);
       if (need_threshold) kernels.add(state, by_threshold, n, of_threshold.data() + b * n * wide);

@@ -26,6 +26,17 @@ def fires(u, threshold, INCLUSIVE: tl.constexpr):
 
 
 @triton.jit
+def half_distance(d, fired, INCLUSIVE: tl.constexpr):
+    """A distance from the threshold in float16, on the side of 0 where it fired or not."""
+    least = 5.9604644775390625e-08  # the smallest number of float16
+    if INCLUSIVE:
+        d = tl.where(fired | (d < -least) | (d != d), d, -least)
+    else:
+        d = tl.where((d < least) & fired, least, d)
+    return d.to(tl.float16)
+
+
+@triton.jit
 def parameter(ptr, i, P, inside, ONE: tl.constexpr):
     """A parameter of the neurons i: one for all, or one for each place in a row."""
     if ONE:

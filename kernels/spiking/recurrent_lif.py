@@ -13,6 +13,8 @@ from .neurons import check_parameters, check_rule, series, state
 from .recurrent_lif_backward import recurrent_lif_backward
 from .recurrent_weight import AOT, Weight
 
+FLOAT, FULL = 0, 1  # spikes in the dtype of the state, the whole membrane saved
+
 __all__ = ["AOT", "recurrent_lif", "recurrent_lif_backward"]
 
 
@@ -40,7 +42,7 @@ def recurrent_lif(
     spikes, membrane, trajectory = [], [], []
     for x_t in x.to(dtype).unbind(0):
         current = x_t if s is None else matrix.forward(s, x_t)
-        fired, v, u, _ = lif(current.unsqueeze(0), v, beta, threshold, *rule, True, False)
+        fired, v, u, _ = lif(current.unsqueeze(0), v, beta, threshold, *rule, FLOAT, FULL, False)
         s = fired[0]
         spikes.append(s.to(x.dtype))
         membrane.append(u[0])

@@ -56,7 +56,7 @@ def recurrent_lif_backward(
     spikes0, v0 = (zeros if t is None else t for t in (spikes0, v0))
     # What the steps before left: lif of their membranes alone, which a delayed reset keeps.
     before = u[:-1].reshape(1, max(steps - 1, 0) * rows, neurons)
-    at_once = (reset, False, *others, False, False)
+    at_once = (reset, False, *others, 0, 0, False)  # spikes as they are, nothing saved
     fired, left, _, _ = lif(before, None, torch.zeros_like(beta), threshold, *at_once)
     shape = (max(steps, 1), rows, neurons)
     spikes = torch.cat([spikes0, fired[0]]).view(shape)[:steps]

@@ -34,6 +34,14 @@ _TOKEN_GRADIENT = (
 
 # How neurons of lif fire and reset, and the surrogate of their gradient.
 _LIF = "int reset, bool delayed, bool inclusive, bool detach_reset, int surrogate, float slope"
+# What comes out of neurons over time: the form of the spikes, and what is saved for the backward.
+_OUT = "int spikes, int save"
+# What goes into and comes out of neurons with a second state, and their gradients.
+_SECOND = "Tensor input, Tensor? v0, Tensor? {0}0, Tensor beta, Tensor threshold"
+_SECOND_GRADIENT = (
+    "Tensor? grad_spikes, Tensor? grad_v, Tensor? grad_w, Tensor? grad_trajectory,"
+    " Tensor membrane, Tensor? second, Tensor? v0, Tensor? {0}0, Tensor beta, Tensor threshold"
+)
 
 # The layer of leaky_rnn: its input and parameters, and how they are put together.
 _LEAKY_RULE = "int activation, float slope, bool inner, bool zero_diagonal"
@@ -160,7 +168,7 @@ TABLE: dict[str, dict[str, Stem]] = {
             "op",
             (
                 "lif(Tensor input, Tensor? v0, Tensor beta, Tensor threshold,"
-                f" {_LIF}, bool save, bool record) -> (Tensor, Tensor, Tensor, Tensor)",
+                f" {_LIF}, {_OUT}, bool record) -> (Tensor, Tensor, Tensor, Tensor)",
                 "lif_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor? grad_trajectory,"
                 " Tensor membrane, Tensor? v0, Tensor beta, Tensor threshold,"
                 f" {_LIF}, int half, bool need_input, bool need_v0, bool need_beta,"
@@ -225,6 +233,32 @@ TABLE: dict[str, dict[str, Stem]] = {
             ),
         ),
         "ei_one_step_design": Stem("composite"),
+        "alif": Stem(
+            "op",
+            (
+                f"alif({_SECOND.format('a')}, Tensor rho, Tensor beta_a, {_LIF}, {_OUT},"
+                " bool save_second, bool record)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                f"alif_backward({_SECOND_GRADIENT.format('a')}, Tensor rho, Tensor beta_a, {_LIF},"
+                " int half, bool need_input, bool need_v0, bool need_a0, bool need_beta,"
+                " bool need_threshold, bool need_rho, bool need_beta_a)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "cuba_lif": Stem(
+            "op",
+            (
+                f"cuba_lif({_SECOND.format('i')}, Tensor alpha, {_LIF}, {_OUT},"
+                " bool save_second, bool record)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                f"cuba_lif_backward({_SECOND_GRADIENT.format('i')}, Tensor alpha, {_LIF},"
+                " int half, bool need_input, bool need_v0, bool need_i0, bool need_beta,"
+                " bool need_threshold, bool need_alpha)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "lif_step": Stem("composite"),
+        "unpack_spikes": Stem("composite"),
     },
 }
 

@@ -75,7 +75,7 @@ def test_backward_is_autograds_of_the_definition(reset, surrogate):
         want = gradients(s, incoming, backend="reference")
         with torch.no_grad():
             membrane = reference("lif")(
-                s.input, s.v0, *parameters(s).values(), *numbers(s.rule), True, False
+                s.input, s.v0, *parameters(s).values(), *numbers(s.rule), 0, 1, False
             )[2]
             found = reference("lif_backward")(
                 *incoming, membrane, s.v0, *parameters(s).values(), *numbers(s.rule), 0, *[True] * 4

@@ -221,11 +221,11 @@ class TestTransforms:
         rule = (0, True, False, True, 1, 2.0)
         # the trajectory is the membrane here
         torch.library.opcheck(
-            torch.ops.synops.lif.default, (x, v0, beta, threshold, *rule, False, True)
+            torch.ops.synops.lif.default, (x, v0, beta, threshold, *rule, 0, 0, True)
         )
         x, beta, threshold = x.detach(), beta.detach(), threshold.detach()
         torch.library.opcheck(
-            torch.ops.synops.lif.default, (x, None, beta, threshold, *rule, False, False)
+            torch.ops.synops.lif.default, (x, None, beta, threshold, *rule, 2, 2, False)
         )
         torch.library.opcheck(
             torch.ops.synops.lif_backward.default,
@@ -253,6 +253,18 @@ WRONG = [
     ({"reset": None}, TypeError, "reset must be one of subtract, zero, none, got NoneType"),
     ({"surrogate": "relu"}, ValueError, "surrogate must be one of fast_sigmoid, .*, got 'relu'"),
     ({"slope": 0}, ValueError, "slope must be positive and finite, got 0"),
+    ({"spikes": "bit"}, ValueError, "spikes must be one of float, uint8, bits, got 'bit'"),
+    ({"save": "bf16"}, ValueError, "save must be one of full, half, got 'bf16'"),
+    (
+        {"save": "half", "input": torch.ones(3, 2, 4).double()},
+        ValueError,
+        "save must be 'full' for float64 input, got 'half'",
+    ),
+    (
+        {"spikes": "bits", "input": torch.ones(3, 2, 4, requires_grad=True)},
+        ValueError,
+        "spikes must be 'float' where a gradient is needed, got 'bits'",
+    ),
     ({"record": "u"}, ValueError, "record must be one of v, got 'u'"),
     ({"backend": "cuda"}, ValueError, "backend"),
 ]
@@ -273,6 +285,8 @@ GOOD = {
     "reset": 0,
     "surrogate": 0,
     "slope": 2.0,
+    "spikes": 1,
+    "save": 2,
 }
 
 
@@ -288,6 +302,8 @@ UNSAFE = [
     ({"reset": 3}, "reset must be 0, 1 or 2, got 3"),
     ({"surrogate": 7}, "surrogate must be 0 to 6, got 7"),
     ({"slope": math.nan}, "slope must be positive, got nan"),
+    ({"spikes": 3}, "spikes must be 0, 1 or 2, got 3"),
+    ({"save": -1}, "save must be 0, 1 or, but for float64, 2, got -1"),
 ]
 
 
@@ -296,10 +312,9 @@ class TestRawOp:
 
     @pytest.mark.parametrize(("change", "message"), UNSAFE, ids=range(len(UNSAFE)))
     def test_forward(self, change, message):
-        def call(input, v0, beta, threshold, reset, surrogate, slope):
-            return torch.ops.synops.lif(
-                input, v0, beta, threshold, reset, False, False, True, surrogate, slope, True, True
-            )
+        def call(input, v0, beta, threshold, reset, surrogate, slope, spikes, save):
+            rule = (reset, False, False, True, surrogate, slope)
+            return torch.ops.synops.lif(input, v0, beta, threshold, *rule, spikes, save, True)
 
         call(**GOOD)
         with pytest.raises(RuntimeError, match=message):
@@ -315,7 +330,8 @@ class TestRawOp:
             (0, x.half(), "grad_spikes has the wrong dtype"),
             (1, x, "grad_v must have 2"),
             (2, x[:, :1], "rows of grad_trajectory"),
-            (3, x.half(), "membrane must be float32 or float64"),
+            (3, x.bfloat16(), "membrane has the wrong dtype"),
+            (3, x.double(), "membrane has the wrong dtype"),
             (4, v[:, :3], "neurons of v0"),
             (5, torch.rand(2), "beta"),
             (13, 3, "half must be 0, 1 or 2"),
@@ -330,12 +346,12 @@ class TestRawOp:
         x = torch.randn(3, 2, 4, requires_grad=True)
         one = torch.tensor(0.9)
         spikes, *_ = torch.ops.synops.lif(
-            x, None, one, one, 0, False, False, True, 0, 2.0, False, False
+            x, None, one, one, 0, False, False, True, 0, 2.0, 0, 0, False
         )
         with pytest.raises(RuntimeError, match="not saved"):
             spikes.sum().backward()
         _, _, membrane, _ = torch.ops.synops.lif(
-            x, None, one, one, 0, False, False, True, 0, 2.0, True, False
+            x, None, one, one, 0, False, False, True, 0, 2.0, 0, 1, False
         )
         with pytest.raises(RuntimeError, match="has no gradient"):
             membrane.sum().backward()

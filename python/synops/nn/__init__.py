@@ -1,6 +1,8 @@
 """Modules: layers with the constructors and state_dicts of torch.nn, on synops' ops."""
 
+from ._alif import ALIF
 from ._chain import chain_
+from ._cuba_lif import CubaLIF
 from ._ei_reservoir import EIReservoir
 from ._esn import ESN
 from ._fan_in import rescale_fan_in_
@@ -13,8 +15,10 @@ from ._sparse_linear import SparseLinear
 from .._dynamic import DynamicSparsity  # isort: skip
 
 __all__ = [
+    "ALIF",
     "ESN",
     "LIF",
+    "CubaLIF",
     "DynamicSparsity",
     "EIReservoir",
     "IzhikevichReservoir",

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .._check import check_float, fail
-from .._library import Op, refused_gradient, traced
-from ._neurons import (
-    HALF,
-    RESETS,
-    SURROGATES,
-    check_choice,
-    check_fraction,
-    check_positive,
-    in_memory_order,
-    parameter_of,
-    state_dtype,
-    state_of,
-    wants_gradient,
-)
+from ._neuron_op import NeuronOp
 
 
 class LIF(NamedTuple):
     """What :func:`lif` returns.
 
     Attributes:
-        spikes: ``(T, ..., N)``, 0 or 1, in the dtype of the input.
+        spikes: ``(T, ..., N)``, 0 or 1, in the dtype of the input or uint8; or
+            ``(T, ..., ceil(N / 8))``, uint8, a bit a neuron.
         v: ``(..., N)``, the state after the last step, float32 (float64 for float64).
         trajectory: ``(T, ..., N)``, the state after every step; None unless recorded.
     """
@@ -38,63 +24,7 @@ class LIF(NamedTuple):
     trajectory: Tensor | None = None
 
 
-def _fake(input: Tensor, v0: Tensor | None, *args: Any) -> tuple[Tensor, ...]:
-    dtype = state_dtype(input)
-    *_, save, record = args
-    return (
-        input.new_empty(input.shape),
-        input.new_empty(input.shape[1:], dtype=dtype),
-        input.new_empty(input.shape if save else (0,), dtype=dtype),
-        input.new_empty(input.shape if record else (0,), dtype=dtype),
-    )
-
-
-def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
-    membrane, _, beta, threshold = args[3:7]
-    half, *needs = args[-5:]
-    dtype = (membrane.dtype, torch.bfloat16, torch.float16)[half]
-    shapes = (membrane.shape, membrane.shape[1:], beta.shape, threshold.shape)
-    return tuple(
-        membrane.new_empty(shape if need else (0,), dtype=membrane.dtype if i else dtype)
-        for i, (shape, need) in enumerate(zip(shapes, needs, strict=True))
-    )
-
-
-def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    input, v0, beta, threshold, *ctx.rule, save, record = inputs
-    _, _, membrane, trajectory = output
-    reset, delayed, *_ = ctx.rule
-    if not save and record and (delayed or reset == RESETS["none"]):
-        membrane = trajectory  # the same numbers
-        save = True
-    ctx.saved, ctx.half = save, HALF.get(input.dtype, 0)
-    ctx.save_for_backward(membrane, v0, beta, threshold)
-    # The membrane is not marked as without gradient: then nothing would refuse a second gradient.
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    of_spikes, of_v, of_membrane, of_trajectory = grads
-    if of_membrane is not None and of_membrane.numel() and not traced(of_membrane):
-        raise RuntimeError("lif: the saved membrane has no gradient; record a trajectory")
-    needs = ctx.needs_input_grad[:4]
-    if not ctx.saved:
-        raise RuntimeError("lif: the membrane was not saved for a backward (save=False)")
-    membrane, v0, beta, threshold = ctx.saved_tensors
-    if of_trajectory is not None and of_trajectory.shape != membrane.shape:
-        of_trajectory = None  # of what was not recorded
-    if not any(needs) or (of_spikes is None and of_v is None and of_trajectory is None):
-        return (None,) * 12
-    found = _op_backward(
-        of_spikes, of_v, of_trajectory, membrane, v0, beta, threshold,
-        *ctx.rule, ctx.half, *needs, backend=ctx.backend,
-    )  # fmt: skip
-    wanted = (g if need else None for g, need in zip(found, needs, strict=True))
-    return (*wanted, *(None,) * 8)
-
-
-_op_backward = Op("lif_backward", fake=_fake_backward, **refused_gradient("lif"), leading=7)
-_op = Op("lif", fake=_fake, setup_context=_setup, backward=_backward, leading=4)
+_op = NeuronOp("lif", ("v0",), ("beta", "threshold"), fractions=("beta",))
 
 
 def lif(
@@ -109,6 +39,8 @@ def lif(
     slope: float = 25.0,
     delayed_reset: bool = False,
     inclusive: bool = False,
+    spikes: str = "float",
+    save: str = "full",
     record: str | None = None,
     backend: str | None = None,
 ) -> LIF:
@@ -162,6 +94,14 @@ def lif(
             u_t = beta u_{t-1} + x_t - theta s_{t-1} ("zero": beta (1 - s_{t-1}) u_{t-1} + x_t).
             The state ``v`` is then the membrane u itself.
         inclusive: spike where u >= threshold.
+        spikes: "float", in the dtype of the input; or, where no gradient is needed, "uint8", or
+            "bits": bit i % 8 (the least is bit 0) of byte i // 8 is neuron i of the last dimension,
+            and what is behind the last one is 0; :func:`unpack_spikes` has them back.
+        save: what the forward saves for the backward where a gradient is needed, "full": u; or
+            "half": u - threshold in float16, 2 bytes for 4. Spikes of the backward stay those of
+            the forward (the number keeps its sign). Gradients are those of distances rounded to 11
+            bits, relative to themselves, so also near the threshold; a distance above 65504 counts
+            as infinite. (bfloat16 would have 8 bits, and errors 8 times as large.) Not for float64.
         record: "v" returns the state after every step, which may have a gradient, too.
         backend: ``"auto"``, ``"cpp"``, ``"triton"`` or ``"reference"``; default as chosen by
             :func:`synops.backend`.
@@ -196,39 +136,19 @@ def lif(
     "fast_sigmoid" of slope 1, alpha times; its ``ATan``, ``Sigmoid``, ``Rect`` and
     ``PiecewiseQuadratic`` are "atan", "sigmoid", "boxcar" and "qgate" of slope alpha.
     """
-    op = "lif"
-    check_float(op, "input", input)
-    if input.dim() < 2:
-        fail(ValueError, op, "input", "have shape (T, ..., N)", tuple(input.shape))
-    reset_code = check_choice(op, "reset", reset, RESETS)
-    surrogate_code = check_choice(op, "surrogate", surrogate, SURROGATES)
-    recorded = record is not None and bool(check_choice(op, "record", record, {"v": 1}))
-    check_positive(op, "slope", slope)
-    check_fraction(op, "beta", beta)
-    beta = parameter_of(op, "beta", beta, input)
-    threshold = parameter_of(op, "threshold", threshold, input)
-    layout = in_memory_order(input)
-    v0 = None if v0 is None else layout.state(state_of(op, "v0", v0, input))
-    save = wants_gradient(input, v0, beta, threshold)
-    if recorded and (delayed_reset or reset == "none"):
-        save = False  # the trajectory is the membrane
-    spikes, v, _, trajectory = _op(
-        layout.steps(input),
-        v0,
-        layout.parameter(beta),
-        layout.parameter(threshold),
-        reset_code,
-        bool(delayed_reset),
-        bool(inclusive),
-        bool(detach_reset),
-        surrogate_code,
-        float(slope),
-        save,
-        recorded,
+    spikes_, (v,), trajectory = _op(
+        input,
+        (v0,),
+        (beta, threshold),
+        reset=reset,
+        detach_reset=detach_reset,
+        surrogate=surrogate,
+        slope=slope,
+        delayed_reset=delayed_reset,
+        inclusive=inclusive,
+        spikes=spikes,
+        save=save,
+        record=record,
         backend=backend,
     )
-    return LIF(
-        layout.back(spikes),
-        layout.back_state(v),
-        layout.back(trajectory) if recorded else None,
-    )
+    return LIF(spikes_, v, trajectory)

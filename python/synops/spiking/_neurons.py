@@ -28,6 +28,7 @@ SURROGATES = {
     "triangle": 5,
     "qgate": 6,
 }
+SPIKES = {"float": 0, "uint8": 1, "bits": 2}
 HALF = {torch.bfloat16: 1, torch.float16: 2}  # as a number, for the backward
 
 

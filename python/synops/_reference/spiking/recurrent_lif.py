@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from .lif import lif, lif_backward
+from .neurons import FULL
+
+FLOAT = 0  # spikes in the dtype of the input
 
 
 def recurrent_lif(
@@ -40,7 +43,7 @@ def recurrent_lif(
     spikes, membrane, trajectory = [], [], []
     for x_t in x.unbind(0):
         current = (x_t + s @ dense.T).unsqueeze(0)
-        fired, v, u, _ = lif(current, v, beta, threshold, *rule, True, False)
+        fired, v, u, _ = lif(current, v, beta, threshold, *rule, FLOAT, FULL, False)
         s = fired[0]
         spikes.append(s.to(input.dtype))
         membrane.append(u[0])
@@ -99,9 +102,8 @@ def recurrent_lif_backward(
             of_s = of_s + grad_spikes[t].to(zeros.dtype)
         if t:  # what the step before left: lif of its membrane alone, which the delayed reset keeps
             none = torch.zeros_like(beta)
-            s, v, u, _ = lif(
-                membrane[t - 1 : t], None, none, threshold, reset, False, *rule, True, False
-            )
+            left = (reset, False, *rule, FLOAT, FULL, False)
+            s, v, u, _ = lif(membrane[t - 1 : t], None, none, threshold, *left)
             s, v = s[0], u[0] if delayed else v
         else:
             s, v = (zeros if start is None else start for start in (spikes0, v0))
