@@ -110,29 +110,30 @@ Interleaved interleave_as(const Places& p, const Csr& w, int64_t offset, const A
   int64_t entry = 0;
   for (int64_t g = 0; g < p.groups; ++g) {
     begin[g] = entry;
+    // Of every row of the group where its entries begin, and how many there are.
+    int64_t from[kShared] = {}, length[kShared] = {}, longest = 0;
+    int32_t row[kShared] = {};
     const int64_t first = g * width, held = std::min(width, p.rows - first);
-    int64_t longest = 0;
     for (int64_t i = 0; i < held; ++i) {
-      const int32_t n = p.row_of[first + i];
-      longest = std::max<int64_t>(longest, w.crow[n + 1] - w.crow[n]);
+      row[i] = p.row_of[first + i];
+      from[i] = w.crow[row[i]];
+      length[i] = w.crow[row[i] + 1] - from[i];
+      longest = std::max(longest, length[i]);
     }
-    for (int64_t i = 0; i < width; ++i) {
-      const int32_t n = i < held ? p.row_of[first + i] : -1;
-      const int64_t from = n < 0 ? 0 : w.crow[n], length = n < 0 ? 0 : w.crow[n + 1] - from;
-      for (int64_t k = 0; k < inputs; ++k) {
-        to[(entry + k) * width + i] = n < 0 ? A(0) : dense[n * inputs + k];
-        if (i < each) index[(entry + k) * each + i] = static_cast<I>(p.count() + k);
-      }
-      const int64_t begins = entry + inputs;
-      for (int64_t j = 0; j < longest; ++j) {
-        const bool held_entry = j < length;
-        to[(begins + j) * width + i] = held_entry ? values[from + j] : A(0);
+    for (int64_t k = 0; k < inputs; ++k, ++entry) {
+      for (int64_t i = 0; i < width; ++i)
+        to[entry * width + i] = i < held ? dense[row[i] * inputs + k] : A(0);
+      std::fill_n(index + entry * each, each, static_cast<I>(p.count() + k));
+    }
+    // Entry by entry, so that they are written as they lie: row by row takes four times as long.
+    for (int64_t j = 0; j < longest; ++j, ++entry)
+      for (int64_t i = 0; i < width; ++i) {
+        const bool inside = j < length[i];
+        to[entry * width + i] = inside ? values[from[i] + j] : A(0);
         if (i < each)
-          index[(begins + j) * each + i] =
-              static_cast<I>(held_entry ? p.place_of[offset + w.col[from + j]] : p.zero());
+          index[entry * each + i] =
+              static_cast<I>(inside ? p.place_of[offset + w.col[from[i] + j]] : p.zero());
       }
-    }
-    entry += inputs + longest;
   }
   begin[p.groups] = entry;
   return {p.groups, p.shared, sizeof(I) == 4, begin, index, to};

@@ -1,4 +1,4 @@
-// leaky_rnn and leaky_rnn_into (CPU): checks, outputs and threads; kernel in leaky_rnn.inc.
+// leaky_rnn and leaky_rnn_ (CPU): checks, outputs and threads; kernel in leaky_rnn.inc.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -76,10 +76,10 @@ std::tuple<Tensor, Tensor, Tensor> leaky_rnn(const Tensor& input, const Tensor& 
   return {states, h, drive};
 }
 
-Tensor leaky_rnn_into(Tensor states, const Tensor& input, const Tensor& weight,
-                      const OptionalTensor& bias, const OptionalTensor& h0, const Tensor& rate,
-                      int64_t activation, double slope, bool inner, bool zero_diagonal) {
-  constexpr const char* op = "leaky_rnn_into";
+Tensor leaky_rnn_(Tensor states, const Tensor& input, const Tensor& weight,
+                  const OptionalTensor& bias, const OptionalTensor& h0, const Tensor& rate,
+                  int64_t activation, double slope, bool inner, bool zero_diagonal) {
+  constexpr const char* op = "leaky_rnn_";
   const LeakyRule rule = leaky_rule_of(activation, slope, inner, op);
   const Tensor x = input_of(input, op);
   check_tensor(states, state_type(dtype_of(x, op, "input")), 3, op, "states");
@@ -95,5 +95,5 @@ Tensor leaky_rnn_into(Tensor states, const Tensor& input, const Tensor& weight,
 
 STABLE_TORCH_LIBRARY_IMPL(synops, CPU, m) {
   m.impl("leaky_rnn", TORCH_BOX(&synops::leaky_rnn));
-  m.impl("leaky_rnn_into", TORCH_BOX(&synops::leaky_rnn_into));
+  m.impl("leaky_rnn_", TORCH_BOX(&synops::leaky_rnn_));
 }

@@ -19,7 +19,7 @@ from ..common.launch import OPTIONS, require
 from .leaky_rnn_backward import leaky_rnn_backward
 from .leaky_rnn_layer import LAUNCH, Layer, activated, constants_of, product
 
-__all__ = ["AOT", "leaky_rnn", "leaky_rnn_backward", "leaky_rnn_into"]
+__all__ = ["AOT", "leaky_rnn", "leaky_rnn_", "leaky_rnn_backward"]
 
 
 @triton.jit
@@ -111,8 +111,8 @@ def leaky_rnn(input: Tensor, *args) -> tuple[Tensor, ...]:
     return states, h, drive
 
 
-def leaky_rnn_into(states: Tensor, input: Tensor, *args) -> Tensor:
-    op = "leaky_rnn_into"
+def leaky_rnn_(states: Tensor, input: Tensor, *args) -> Tensor:
+    op = "leaky_rnn_"
     layer, bias = _layer(op, input, *args)
     good = states.dtype == layer.dtype and states.device == input.device
     require(good, op, f"states must be {layer.dtype} on {input.device}")

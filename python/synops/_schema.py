@@ -179,7 +179,7 @@ TABLE: dict[str, dict[str, Stem]] = {
             "op",
             (
                 f"leaky_rnn({_LEAKY_RNN}, bool save) -> (Tensor, Tensor, Tensor)",
-                f"leaky_rnn_into(Tensor(a!) states, {_LEAKY_RNN}) -> Tensor",
+                f"leaky_rnn_(Tensor(a!) states, {_LEAKY_RNN}) -> Tensor",
                 "leaky_rnn_backward(Tensor? grad_states, Tensor? grad_h, Tensor states,"
                 f" Tensor drive, Tensor weight, Tensor? h0, Tensor rate, {_LEAKY_RULE}, int half,"
                 " bool need_input, bool need_weight, bool need_bias, bool need_h0, bool need_rate)"

@@ -196,7 +196,7 @@ class TestTransforms:
         torch.library.opcheck(ops.leaky_rnn.default, (*leaves, rate, *outer, False))
         torch.library.opcheck(ops.leaky_rnn.default, (x, w, None, None, rate.sum(), *rule, True))
         torch.library.opcheck(
-            ops.leaky_rnn_into.default, (torch.empty(4, 2, 5), x, w, b, h0, rate, *rule)
+            ops.leaky_rnn_.default, (torch.empty(4, 2, 5), x, w, b, h0, rate, *rule)
         )
         torch.library.opcheck(
             ops.leaky_rnn_backward.default,
@@ -269,7 +269,7 @@ class TestRawOp:
         with pytest.raises(RuntimeError, match=message):
             torch.ops.synops.leaky_rnn(*bad, True)
         with pytest.raises(RuntimeError, match=message):
-            torch.ops.synops.leaky_rnn_into(torch.empty_like(X), *bad)
+            torch.ops.synops.leaky_rnn_(torch.empty_like(X), *bad)
 
     def test_into(self):
         for states, message in (
@@ -278,7 +278,7 @@ class TestRawOp:
             (torch.zeros(3, 4, 2).transpose(1, 2), "states must be contiguous"),
         ):
             with pytest.raises(RuntimeError, match=message):
-                torch.ops.synops.leaky_rnn_into(states, *self.good())
+                torch.ops.synops.leaky_rnn_(states, *self.good())
 
     def test_backward(self):
         good = [X, H, X, X, W, H, torch.ones(4), 2, 0.01, True, True, 0, *[True] * 5]

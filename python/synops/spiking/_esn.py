@@ -76,10 +76,10 @@ def esn(
         states = torch.stack(states)
 
     Two calls, the second with the ``state`` of the first, give the bits of one. One sequence costs
-    .2 ns an entry and step on one core, a batch .03 ns an entry, step and sequence; rows in blocks
-    of 16 with equal columns (``Pattern.from_blocks(blocks, (16, 1))``) make one sequence four times
-    as fast. It pays from two or three steps on: the weight is rearranged in each call, which takes
-    as long as some steps.
+    .27 ns an entry and step on one core, a batch .04 ns an entry, step and sequence; rows in blocks
+    of 16 with equal columns (``Pattern.from_blocks(blocks, (16, 1))``) make one sequence five times
+    as fast. The weight is rearranged in each call, which takes as long as 8 steps of one sequence:
+    step by step, a call a step, it does not pay.
 
     Args:
         input: ``(T, K)``, or ``(T, B, K)`` for B sequences at once; time first. float32, float64,

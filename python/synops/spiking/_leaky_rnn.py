@@ -47,7 +47,7 @@ def _fake(input: Tensor, *args: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _fake_into(states: Tensor, *args: Any) -> Tensor:
+def _fake_in_place(states: Tensor, *args: Any) -> Tensor:
     return states.new_empty(states.shape[1:])
 
 
@@ -91,7 +91,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
 _op_backward = Op(
     "leaky_rnn_backward", fake=_fake_backward, **refused_gradient("leaky_rnn"), leading=7
 )
-_op_into = Op("leaky_rnn_into", fake=_fake_into)
+_op_in_place = Op("leaky_rnn_", fake=_fake_in_place)
 _op = Op("leaky_rnn", fake=_fake, setup_context=_setup, backward=_backward, leading=5)
 
 
@@ -205,7 +205,7 @@ def leaky_rnn(
         states = x.new_empty(x.shape, dtype=dtype)
         for begin, end in pieces:
             args = (x[begin:end], weight, bias, h, rate, number, *options)
-            h = _op_into(states[begin:end], *args, backend=backend)
+            h = _op_in_place(states[begin:end], *args, backend=backend)
     assert h is not None  # there is at least one piece
     return LeakyRNN(layout.back(states), layout.back_state(h))
 

@@ -74,7 +74,7 @@ def leaky_rnn(
     return stacked, h.clone(), saved
 
 
-def leaky_rnn_into(states: Tensor, *args: Any) -> Tensor:
+def leaky_rnn_(states: Tensor, *args: Any) -> Tensor:
     """The same without a gradient, into ``states``; the last state."""
     found, h, _ = leaky_rnn(*(*args, False))
     states.copy_(found)
