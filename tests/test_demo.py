@@ -39,7 +39,11 @@ def png_size(file):
 @needs_packages
 @pytest.mark.parametrize(
     ("section", "plot", "headings"),
-    [("sparse", "lottery_ticket", ("ticket", "re-init")), ("dynamic", "granet", ("method",))],
+    [
+        ("sparse", "lottery_ticket", ("ticket", "re-init")),
+        ("dynamic", "granet", ("method",)),
+        ("reservoir", "reservoir", ("real time",)),
+    ],
 )
 def test_demo_prints_its_tables_and_saves_its_plot(section, plot, headings, tmp_path):
     done = synops("demo", section, "--quick", "--out", tmp_path / "plots")
