@@ -42,7 +42,8 @@ def png_size(file):
     [
         ("sparse", "lottery_ticket", ("ticket", "re-init")),
         ("dynamic", "granet", ("method",)),
-        ("reservoirs", "reservoirs", ("balance 0", "adapted")),
+        ("balance", "balance", ("balance 0", "adapted")),
+        ("izhikevich", "izhikevich", ("real time",)),
     ],
 )
 def test_demo_prints_its_tables_and_saves_its_plot(section, plot, headings, tmp_path):
@@ -69,7 +70,7 @@ def test_info_prints_the_instruction_set():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["demo", "sparce"], "must be one of sparse, dynamic, reservoirs, entropy"),
+        (["demo", "sparce"], "must be one of sparse, dynamic, balance, entropy"),
         (["dema"], "invalid choice"),
         ([], "required"),
     ],

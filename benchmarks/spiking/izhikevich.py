@@ -54,33 +54,36 @@ def matrix(module: Any) -> Tensor:
     return dense.index_put((source, target), weight)
 
 
-@torch.no_grad()
-def torch_loop(module: Any, state: Any, steps: int) -> Tensor:
+def torch_loop(module: Any, state: Any, steps: int) -> Callable[[], Tensor]:
     """Spikes of a run, a step at a time: rows of the neurons that fired."""
-    neuron = (module.a, module.b, module.c, module.d, module.bias)
-    a, b, c, d, bias = neuron
+    a, b, c, d, bias = module.a, module.b, module.c, module.d, module.bias
     dense = matrix(module) if module.neurons <= _DENSE else None
     start, target, weight = columns(module)
-    total = torch.zeros((), dtype=torch.long)
-    for v, u, current in zip(state.v, state.u, state.current, strict=True):
-        v, u, current = v.clone(), u.clone(), current.clone()
-        for _ in range(steps):
-            dv = (0.04 * v + 5).mul_(v).add_(140).sub_(u).add_(current).add_(bias)
-            u += (b * v).sub_(u).mul_(a).mul_(DT)
-            v.add_(dv, alpha=DT)
-            fired = (v >= 30).nonzero().flatten()
-            v[fired] = c[fired]
-            u[fired] += d[fired]
-            current *= DECAY
-            if len(fired):
-                if dense is not None:
-                    current += dense[fired].sum(0)
-                else:
-                    rows = zip(start[fired].tolist(), start[fired + 1].tolist(), strict=True)
-                    entries = torch.cat([torch.arange(i, j) for i, j in rows])
-                    current.index_add_(0, target[entries], weight[entries])
-            total += len(fired)
-    return total
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        total = 0
+        for row in zip(state.v, state.u, state.current, strict=True):
+            v, u, current = (t.clone() for t in row)
+            for _ in range(steps):
+                dv = (0.04 * v + 5).mul_(v).add_(140).sub_(u).add_(current).add_(bias)
+                u += (b * v).sub_(u).mul_(a).mul_(DT)
+                v.add_(dv, alpha=DT)
+                fired = (v >= 30).nonzero().flatten()
+                v[fired] = c[fired]
+                u[fired] += d[fired]
+                current *= DECAY
+                if len(fired):
+                    if dense is not None:
+                        current += dense[fired].sum(0)
+                    else:
+                        rows = zip(start[fired].tolist(), start[fired + 1].tolist(), strict=True)
+                        entries = torch.cat([torch.arange(i, j) for i, j in rows])
+                        current.index_add_(0, target[entries], weight[entries])
+                total += len(fired)
+        return torch.tensor(total)
+
+    return run
 
 
 def numpy_loop(module: Any, state: Any, steps: int) -> Callable[[], Tensor]:
@@ -189,7 +192,7 @@ def build(impl: str, size: ReservoirSize, dtype: torch.dtype, device: str) -> Ca
 
         return Call(run, ())
     if impl == "torch":
-        return Call(lambda: torch_loop(module, state, size.steps), ())
+        return Call(torch_loop(module, state, size.steps), ())
     if impl == "numpy":
         return Call(numpy_loop(module, state, size.steps), ())
     if impl == "numba":

@@ -269,7 +269,7 @@ def test_triton(name):
     synapses = reference("izhikevich_synapses")(*index, layout[1], layout[0])
     v = torch.rand(B, N, dtype=torch.float64) * 110 - 70
     zeros = torch.zeros_like(v)
-    delay = torch.as_tensor(OPTIONS[name].get("delay", 1)).int()[..., :N]
+    delay = torch.as_tensor(OPTIONS[name].get("delay", 1)).int().expand(100)[:N]
     most = int(delay.max())
     x = torch.randn(T, B, 3, dtype=torch.float64)
     learns = name == "axonal"

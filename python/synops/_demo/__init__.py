@@ -21,8 +21,9 @@ from .._restart import with_warm_allocator
 SECTIONS = {
     "sparse": "lottery ticket: train, prune and re-train a classifier of digits",
     "dynamic": "GraNet: a tenth of the edges, which move while a classifier of digits is trained",
-    "reservoirs": "memory of networks whose inhibition is balanced unit by unit",
+    "balance": "memory of networks whose inhibition is balanced unit by unit",
     "entropy": "entropies of the heads and tokens of a language model",
+    "izhikevich": "20,000 Izhikevich neurons with two million synapses for five seconds",
 }
 PACKAGES = ("rich", "matplotlib", "mlxtend")
 # A section that needs more is left out where they are missing: 93 MB of weights and more.

@@ -66,7 +66,7 @@ def raster(
         _, ax = pyplot.subplots(figsize=(9, 5), layout="constrained")
     thin = -(-len(step) // _MOST) or 1
     shown = slice(None, None, thin)
-    size = min(4.0, max(0.1, 4e3 / max(1, len(step))))
+    size = min(8.0, max(1.0, 4e4 / max(1, len(step))))
     c = colors if isinstance(colors, str) else np.asarray(colors)[neuron[shown]]
     ax.scatter(step[shown] * dt, neuron[shown], s=size, c=c, marker=".", linewidths=0)
     # the axes of the rate are as wide and lie below, inside of the room of the first

@@ -1,4 +1,4 @@
-"""Section ``reservoirs``: memory of networks whose inhibition is balanced unit by unit."""
+"""Section ``balance``: memory of networks whose inhibition is balanced unit by unit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 def run(context: Context) -> Report:
     """Measures memory by seed, times the loops, and judges the paper's claims."""
     seeds = (0,) if context.quick else (0, 1, 2)
-    context.start("reservoirs", len(seeds) + len(TIMED))
+    context.start("balance", len(seeds) + len(TIMED))
     found = []
     for seed in seeds:
         found.append(memory.measure(seed))
@@ -130,6 +130,6 @@ def _plot(out: Path, found: list[Memory]) -> Path:
     for axes in (left, right):
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    file = out / "reservoirs.png"
+    file = out / "balance.png"
     figure.savefig(file, dpi=150)
     return file
