@@ -91,7 +91,7 @@ def cuba_lif(
     norse ``lif_feed_forward_step``         ``cuba_lif(input * m, i0=i0 * m / alpha,
                                             alpha=1 - dt * tau_syn_inv, beta=1 - m, reset="zero",
                                             detach_reset=False, surrogate="superspike",
-                                            slope=100)`` with m = dt * tau_mem_inv; its state i is
+                                            slope=1)`` with m = dt * tau_mem_inv; its state i is
                                             ``alpha / m`` times this one
     SpikingJelly ``ILCCUBALIFNode``         its neurons are ``alpha=c_decay, beta=v_decay,
                                             inclusive=True``, with the reset as of :func:`lif`

@@ -125,8 +125,9 @@ def lif(
                                           slope=4)``; ``decay_input=False``: input as it is;
                                           ``v_reset=None``: ``reset="subtract"``
     norse ``lif_box_feed_forward_step``   ``lif(input * a, beta=1 - a, reset="zero",
-                                          detach_reset=False, surrogate="superspike", slope=100)``
-                                          with a = dt * tau_mem_inv
+                                          detach_reset=False, surrogate="superspike", slope=1)``
+                                          with a = dt * tau_mem_inv (its alpha = 100 is not
+                                          looked at in release 1.1.0)
     ===================================== ==========================================================
 
     (SpikingJelly's and norse's products are rounded in another order, which moves a spike where
