@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from .._check import check_tensor, dtype_name, fail
-
-
-@functools.cache
-def _bits_of_a_byte() -> Tensor:
-    return (torch.arange(256)[:, None] >> torch.arange(8)) & 1
 
 
 def unpack_spikes(bits: Tensor, neurons: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -43,5 +36,6 @@ def unpack_spikes(bits: Tensor, neurons: int, dtype: torch.dtype = torch.float32
     if not 0 <= neurons <= 8 * bits.shape[-1] or (neurons + 7) // 8 != bits.shape[-1]:
         rule = f"fit {bits.shape[-1]} bytes a row"
         fail(ValueError, op, "neurons", rule, neurons)
-    table = _bits_of_a_byte().to(bits.device, dtype)
+    byte, bit = torch.arange(256, device=bits.device), torch.arange(8, device=bits.device)
+    table = ((byte[:, None] >> bit) & 1).to(dtype)  # eight numbers at a time: one look-up a byte
     return table[bits.int()].flatten(-2)[..., :neurons]
