@@ -93,7 +93,8 @@ HELPERS = {
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
     "kernels/spiking/reservoir.py",  # what the reservoirs' kernels share: sums over rows
     "python/synops/spiking/_reservoir.py",  # the same of the public functions: checks, pieces
-    "tests/spiking/test_chunks.py",  # pieces of long runs
+    "tests/spiking/test_chunks.py",
+    "tests/spiking/test_second_states.py",  # what alif and cuba_lif do alike  # pieces of long runs
     "tests/spiking/reservoir_samples.py",  # reservoirs of every layout, and their answers
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments

@@ -8,6 +8,10 @@ from close import assert_close, assert_grad_close
 from synops.spiking import alif, cuba_lif
 
 OPS = {"alif": alif, "cuba_lif": cuba_lif}
+PARAMETERS = {
+    "alif": {"beta": 0.9, "rho": 0.95, "beta_a": 0.2},
+    "cuba_lif": {"alpha": 0.5, "beta": 0.9},
+}
 STATES = {"alif": ("v0", "a0"), "cuba_lif": ("v0", "i0")}
 RULES = [
     {"reset": "subtract", "surrogate": "triangle"},
