@@ -73,7 +73,8 @@ def test_moves_copies_loads():
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [
-        ({"resets": "zero"}, TypeError, "no option 'resets'"),
+        ({"resets": "zero"}, TypeError, "RecurrentLIF: no option 'resets'"),
+        ({"save": "half"}, TypeError, "RecurrentLIF: no option 'save'"),
         ({"beta": 1.5}, ValueError, r"beta must lie in \[0, 1\], got 1.5"),
         ({"reset": "hard"}, ValueError, "reset must be one of"),
         ({"threshold": torch.rand(3)}, ValueError, r"threshold must have shape \(\) or \(N,\)"),

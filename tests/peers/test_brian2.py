@@ -7,7 +7,7 @@ from synops.sparse import Pattern
 from synops.spiking import IzhikevichState, izhikevich
 
 pytestmark = pytest.mark.peers
-b2 = pytest.importorskip("brian2", reason="make peers installs it")
+b2 = pytest.importorskip("brian2", reason="needs numpy below 2, so an environment of its own")
 
 NEURONS = """dv/dt = (.04 * v * v + 5 * v + 140 - u + I + bias) / ms : 1
 du/dt = a * (b * v - u) / ms : 1

@@ -11,6 +11,7 @@ from .._check import fail
 from ..sparse import Pattern
 from ..spiking import EIReservoir as Output
 from ..spiking import ei_one_step_design, ei_reservoir
+from ._options import check_options
 from ._reservoir import PatternModule, check_count, check_part, generator_of
 
 _OPTIONS = frozenset(("gain", "threshold", "leak", "record", "washout"))
@@ -66,11 +67,7 @@ class EIReservoir(PatternModule):
     ):
         super().__init__()
         op = "nn.EIReservoir"
-        unknown = sorted(options.keys() - _OPTIONS)
-        if unknown:
-            raise TypeError(
-                f"EIReservoir: no option {unknown[0]!r}; there are {', '.join(sorted(_OPTIONS))}"
-            )
+        check_options("EIReservoir", options, _OPTIONS)
         inputs, units = check_count(op, "inputs", inputs), check_count(op, "units", units)
         degree = check_count(op, "degree", degree)
         share, part = check_part(op, "excitatory", excitatory), input_density

@@ -11,6 +11,7 @@ from .._check import fail
 from ..sparse import Pattern
 from ..spiking import ESN as Output
 from ..spiking import esn
+from ._options import check_options
 from ._reservoir import PatternModule, check_count, check_part, generator_of, spectral_radius
 
 _OPTIONS = frozenset(("activation", "record", "washout"))
@@ -67,11 +68,7 @@ class ESN(PatternModule):
     ):
         super().__init__()
         op = "nn.ESN"
-        unknown = sorted(options.keys() - _OPTIONS)
-        if unknown:
-            raise TypeError(
-                f"ESN: no option {unknown[0]!r}; there are {', '.join(sorted(_OPTIONS))}"
-            )
+        check_options("ESN", options, _OPTIONS)
         inputs, units = check_count(op, "inputs", inputs), check_count(op, "units", units)
         density, input_density = (
             check_part(op, name, value)

@@ -17,6 +17,7 @@ from ..spiking import (
     izhikevich,
     izhikevich_synapses,
 )
+from ._options import check_options
 
 _NEURON = ("a", "b", "c", "d", "bias")
 _OPTIONS = {"dt": 0.5, "tau": 5.0, "tau_rise": None, "tau_trace": 20.0}
@@ -69,11 +70,7 @@ class IzhikevichReservoir(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        unknown = sorted(options.keys() - _OPTIONS.keys())
-        if unknown:
-            raise TypeError(
-                f"IzhikevichReservoir: no option {unknown[0]!r}; there are {', '.join(_OPTIONS)}"
-            )
+        check_options("IzhikevichReservoir", options, _OPTIONS)
         if not isinstance(pattern, Pattern):
             got = type(pattern).__name__
             fail(TypeError, "izhikevich", "pattern", "be a synops.sparse.Pattern", got)

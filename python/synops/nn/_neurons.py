@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-_OPTIONS = frozenset(
-    (
-        "reset",
-        "detach_reset",
-        "surrogate",
-        "slope",
-        "delayed_reset",
-        "inclusive",
-        "spikes",
-        "save",
-        "record",
-    )
-)
+from ._options import check_options
 
 
 class Neurons(nn.Module):
@@ -31,8 +19,22 @@ class Neurons(nn.Module):
         parameters: values by name: a number, or a tensor ``(N,)``.
         learned: names of those that are Parameters; the others are buffers.
         fractions: names of those that count as 0 or 1 beyond these.
-        options: keywords of the function.
+        options: keywords of the function, of those in ``OPTIONS``.
     """
+
+    OPTIONS: ClassVar[frozenset[str]] = frozenset(
+        (
+            "reset",
+            "detach_reset",
+            "surrogate",
+            "slope",
+            "delayed_reset",
+            "inclusive",
+            "spikes",
+            "save",
+            "record",
+        )
+    )
 
     def __init__(
         self,
@@ -43,12 +45,7 @@ class Neurons(nn.Module):
         options: dict[str, Any],
     ):
         super().__init__()
-        unknown = sorted(options.keys() - _OPTIONS)
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__}: no option {unknown[0]!r}; there are "
-                f"{', '.join(sorted(_OPTIONS))}"
-            )
+        check_options(type(self).__name__, options, self.OPTIONS)
         tensors = [t for t in parameters.values() if isinstance(t, Tensor) and t.dim()]
         step = tensors[0].new_zeros(1, tensors[0].shape[-1]) if tensors else torch.zeros(1, 1)
         function(step.float(), **parameters, **options)  # raises what it refuses

@@ -20,7 +20,8 @@ class RecurrentLIF(LIF):
 
     Args:
         neurons: N.
-        beta, threshold, learn_beta, learn_threshold, options: as in :class:`LIF`.
+        beta, threshold, learn_beta, learn_threshold, options: as in :class:`LIF`, without the
+            options spikes and save.
         pattern: which connections there are, a :class:`synops.sparse.Pattern` or a bool mask
             ``(N, N)``, row = post-synaptic. Default: all, each neuron's with itself included.
 
@@ -38,6 +39,7 @@ class RecurrentLIF(LIF):
         >>> second = layer(torch.randn(10, 4, 100), first.state)
     """
 
+    OPTIONS = LIF.OPTIONS - {"spikes", "save"}
     recurrent: nn.Linear | SparseLinear
 
     def __init__(
