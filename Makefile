@@ -66,7 +66,7 @@ bench: build  ## today's best against synops, side by side on this machine
 	$(PYTHON) -m synops bench
 
 goals: build  ## measured against wanted (6 to 11 minutes), also in benchmarks/results
-	$(PYTHON) -m synops bench --table goals --table peers --table entropy --table dynamic --table spiking --json benchmarks/results/$(TODAY)-goals.json
+	$(PYTHON) -m synops bench --table goals --table peers --table entropy --table dynamic --table hebbian --table spiking --json benchmarks/results/$(TODAY)-goals.json
 
 # Ratios alone unless BENCH says otherwise: the whole suite takes most of an hour a commit.
 bench-history: build  ## asv over the commits in RANGE, pages in .asv/html (readable offline)

@@ -13,7 +13,7 @@ import synops
 from machine import GLIBC, ISAS
 
 # Tests outside a family use its helpers, too; pytest adds a folder when it comes to its own tests.
-for _family in ("sparse", "entropy", "spiking"):
+for _family in ("sparse", "entropy", "spiking", "hebbian"):
     sys.path.append(str(Path(__file__).with_name(_family)))
 
 # Examples are drawn from a fixed seed, so that a red run is red for its own change;

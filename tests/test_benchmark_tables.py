@@ -64,10 +64,11 @@ class TestStructures:
 
 class TestTables:
     def test_names(self):
-        assert tables.names() == ["dynamic", "entropy", "goals", "peers", "spiking"]
+        assert tables.names() == ["dynamic", "entropy", "goals", "hebbian", "peers", "spiking"]
         with pytest.raises(
             ValueError,
-            match="--table must be one of dynamic, entropy, goals, peers, spiking, got 'goal'",
+            match="--table must be one of dynamic, entropy, goals, hebbian, peers, spiking, "
+            "got 'goal'",
         ):
             tables.cells(["goal"], [1])
 

@@ -614,7 +614,7 @@ class TestCommand:
 
     def test_unknown_table(self, capsys):
         assert self.run("--table", "goal") == 2
-        assert "--table must be one of dynamic, entropy, goals, peers" in capsys.readouterr().err
+        assert "--table must be one of dynamic, entropy, goals, hebbian" in capsys.readouterr().err
 
     @pytest.mark.parametrize("regex", ["9x9", "("])
     def test_no_case(self, capsys, regex):

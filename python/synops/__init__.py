@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from . import entropy, nn, sparse, spiking
+from . import entropy, hebbian, nn, sparse, spiking
 from ._backend import backend
 from ._config import set_cpu_capability, show_config, which
 from ._monitor import Monitor
@@ -12,6 +12,7 @@ __all__ = [
     "Monitor",
     "backend",
     "entropy",
+    "hebbian",
     "nn",
     "set_cpu_capability",
     "show_config",

@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         metavar="NAME",
         help="measure a table of benchmarks/tables against its goals: entropy, goals (of sparse), "
-        "peers, spiking (repeatable)",
+        "hebbian, peers, spiking (repeatable)",
     )
     parser.add_argument("--case", metavar="REGEX", help="only cases that it is found in")
     parser.add_argument(

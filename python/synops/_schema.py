@@ -260,6 +260,7 @@ TABLE: dict[str, dict[str, Stem]] = {
         "lif_step": Stem("composite"),
         "unpack_spikes": Stem("composite"),
     },
+    "hebbian": {},
 }
 
 
