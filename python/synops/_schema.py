@@ -62,6 +62,14 @@ _EI = (
     " SymInt excitatory, SymInt washout"
 )
 
+# What the local rules of plasticity have in common (python/synops/hebbian/_plasticity.py).
+_LOCAL = (
+    "float lr, Tensor? rate, float decay, Tensor? modulator, Tensor? gain_pre, Tensor? gain_post,"
+    " float lower, float upper, Tensor? sign, bool check_sign, Tensor? mask, Tensor? crow,"
+    " Tensor? col, bool mean"
+)
+_BCM = "Tensor pre, Tensor? post, float theta_rate"
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -260,7 +268,32 @@ TABLE: dict[str, dict[str, Stem]] = {
         "lif_step": Stem("composite"),
         "unpack_spikes": Stem("composite"),
     },
-    "hebbian": {},
+    "hebbian": {
+        "hebb": Stem(
+            "op",
+            (
+                f"hebb(Tensor weight, Tensor pre, Tensor? post, {_LOCAL})"
+                " -> (Tensor, Tensor, Tensor)",
+                f"hebb_(Tensor(a!) weight, Tensor pre, Tensor? post, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
+        "oja": Stem(
+            "op",
+            (
+                f"oja(Tensor weight, Tensor pre, Tensor? post, {_LOCAL})"
+                " -> (Tensor, Tensor, Tensor)",
+                f"oja_(Tensor(a!) weight, Tensor pre, Tensor? post, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
+        "bcm": Stem(
+            "op",
+            (
+                f"bcm(Tensor weight, Tensor theta, {_BCM}, {_LOCAL})"
+                " -> (Tensor, Tensor, Tensor, Tensor)",
+                f"bcm_(Tensor(a!) weight, Tensor(b!) theta, {_BCM}, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
+    },
 }
 
 
