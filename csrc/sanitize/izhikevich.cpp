@@ -2,6 +2,7 @@
 #include "spiking/izhikevich.h"
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "sanitize/checks.h"
@@ -56,15 +57,27 @@ void check_update(Isa isa, int64_t count, bool rises) {
 
 template <class A, class W>
 void check_scatter(Isa isa, int64_t neurons, bool dense) {
-  const Exact<int32_t> start(neurons + 1);
+  constexpr int64_t kRanges = 3;  // of which the last two are added
+  const int64_t runs = neurons * kRanges;
+  const Exact<int32_t> start(runs + 1);
   start[0] = 0;
-  for (int64_t i = 0; i < neurons; ++i) start[i + 1] = start[i] + static_cast<int32_t>(i % 4);
-  const Exact<uint16_t> target(start[neurons]);
-  for (int64_t j = 0; j < start[neurons]; ++j)
+  for (int64_t r = 0; r < runs; ++r)
+    start[r + 1] = start[r] + static_cast<int32_t>(r % 5 * (r % 7 == 0 ? 9 : 1));
+  const Exact<uint16_t> target(start[runs]);
+  for (int64_t j = 0; j < start[runs]; ++j)
     target[j] = static_cast<uint16_t>(j * 7 % (j % 3 == 0 ? kMostTargets : neurons));
-  const Exact<W> weight = random<W>(dense ? neurons * neurons : start[neurons]);
-  const int64_t first = dense ? neurons / 3 : 0, count = neurons - first;
-  const Exact<A> to = random<A>(dense ? count : kMostTargets);
+  const Exact<W> weight = random<W>(dense ? neurons * neurons : start[runs]);
+  constexpr int64_t kWords = sizeof(W) / 2;
+  const int64_t words = packed_words(start[runs], runs, kWords);
+  const Exact<W> packed(dense ? 0 : (words + kWords - 1) / kWords);
+  for (int64_t r = 0; !dense && r < runs; ++r) {
+    const int64_t n = start[r + 1] - start[r];
+    W* const at = packed.get() + packed_at<sizeof(W)>(start[r], r) / sizeof(W);
+    std::copy_n(weight.get() + start[r], n, at);
+    std::memcpy(at + n, target.get() + start[r], n * sizeof(uint16_t));
+  }
+  const int64_t first = dense ? neurons / 3 : 1, own = dense ? neurons - first : kRanges - first;
+  const Exact<A> to = random<A>(dense ? own : own * kMostTargets);
   std::vector<double> want(to.get(), to.get() + to.size());
   std::vector<int32_t> list;
   for (int64_t i = 0; i < neurons; i += 2) list.push_back(static_cast<int32_t>(i));
@@ -72,14 +85,16 @@ void check_scatter(Isa isa, int64_t neurons, bool dense) {
   for (size_t q = 0; q < list.size(); ++q) {
     const int32_t i = spikes[q] = list[q];
     if (dense)
-      for (int64_t k = 0; k < count; ++k)
+      for (int64_t k = 0; k < own; ++k)
         want[k] += static_cast<double>(weight[i * neurons + first + k]);
     else
-      for (int32_t j = start[i]; j < start[i + 1]; ++j)
-        want[target[j]] += static_cast<double>(weight[j]);
+      for (int64_t p = 0; p < own; ++p)
+        for (int32_t j = start[i * kRanges + first + p]; j < start[i * kRanges + first + p + 1];
+             ++j)
+          want[p * kMostTargets + target[j]] += static_cast<double>(weight[j]);
   }
-  const IzhikevichSynapses s = {dense,      start.get(), target.get(), weight.get(),
-                                dtype<W>(), neurons,     first,        count};
+  const void* const data = dense ? static_cast<const void*>(weight.get()) : packed.get();
+  const IzhikevichSynapses s = {dense, data, dtype<W>(), start.get(), kRanges, neurons, first, own};
   izhikevich_kernels(isa).scatter(dtype<A>(), s, spikes.get(), spikes.size(), to.get());
   for (int64_t k = 0; k < to.size(); ++k) near(to[k], want[k], 8, "scattered");
 }

@@ -21,16 +21,15 @@ namespace synops {
 namespace {
 
 constexpr const char* kOp = "izhikevich";
-constexpr int64_t kByColumn = 0, kDense = 1;  // layouts; by row is for GPUs
+constexpr int64_t kDense = 1, kPacked = 3;  // layouts; the others are for GPUs
 constexpr int64_t kMostDelay = int64_t{1} << 16;
 
 // What the reservoirs of a call have in common; null where there is no such thing.
 struct Reservoirs {
   DType dtype;
   int64_t bytes, steps, rows, neurons, words, ranges, inputs, kept, outputs, delay;
-  const char *a, *b, *c, *d, *bias, *input, *input_weight, *weight, *targets, *gates;
+  const char *a, *b, *c, *d, *bias, *input, *input_weight, *synapses, *targets, *gates;
   const int32_t *start, *delays;
-  const uint16_t* target;
   DType weight_type;
   bool dense;
   const int64_t* chosen;  // neurons whose states are recorded; null: all
@@ -72,7 +71,7 @@ class Reservoir {
       for (int64_t p = begin; p < end; ++p) step(t, p);
       if (r_.readout != nullptr) read_out(t);
       if (barrier != nullptr) barrier->wait(end - begin);
-      for (int64_t p = begin; p < end; ++p) arrive(t, p);
+      arrive(t, begin, end);
       if (begin == 0) add_up(t);
     }
   }
@@ -183,14 +182,13 @@ class Reservoir {
     }
   }
 
-  // The due spikes of all ranges, added to this one.
-  void arrive(int64_t t, int64_t p) {
-    const IzhikevichSynapses s = {r_.dense,       r_.dense ? nullptr : r_.start + p * r_.neurons,
-                                  r_.target,      r_.weight,
-                                  r_.weight_type, r_.neurons,
-                                  first(p),       count(p)};
+  // The due spikes of all ranges, added to these.
+  void arrive(int64_t t, int64_t begin, int64_t end) {
+    const IzhikevichSynapses s = {
+        r_.dense,  r_.synapses, r_.weight_type,       r_.start,
+        r_.ranges, r_.neurons,  r_.dense ? 0 : begin, r_.dense ? r_.neurons : end - begin};
     for (int64_t q = 0; q < r_.ranges; ++q)
-      izhikevich_kernels().scatter(r_.dtype, s, due(t, q), due_count(t, q), arriving(p));
+      izhikevich_kernels().scatter(r_.dtype, s, due(t, q), due_count(t, q), arriving(begin));
   }
 
   void add_up(int64_t t) {
@@ -265,14 +263,14 @@ class Checked {
 
 void check_synapses(const Tensor& start, const Tensor& target, const Tensor& weight, int64_t layout,
                     ScalarType type, Reservoirs& r) {
-  STD_TORCH_CHECK(layout == kByColumn || layout == kDense, kOp,
-                  ": layout must be 0 or 1 on the CPU, got ", layout);
+  STD_TORCH_CHECK(layout == kPacked || layout == kDense, kOp,
+                  ": layout must be 1 or 3 on the CPU, got ", layout);
   const bool half = type == ScalarType::Float && weight.scalar_type() == ScalarType::BFloat16;
   const int64_t n = r.neurons;
   check_tensor(weight, half ? ScalarType::BFloat16 : type, layout == kDense ? 2 : 1, kOp, "weight");
   STD_TORCH_CHECK(weight.is_contiguous(), kOp, ": weight must be contiguous");
   r.weight_type = half ? DType::kBFloat16 : r.dtype;
-  r.weight = static_cast<const char*>(weight.const_data_ptr());
+  r.synapses = static_cast<const char*>(weight.const_data_ptr());
   r.ranges = 1;
   r.dense = layout == kDense;
   if (r.dense) {
@@ -284,8 +282,6 @@ void check_synapses(const Tensor& start, const Tensor& target, const Tensor& wei
   check_index(start, 1, kOp, "start");
   check_tensor(target, ScalarType::Short, 1, kOp, "target");
   STD_TORCH_CHECK(target.is_contiguous(), kOp, ": target must be contiguous");
-  check_size(weight.size(0), target.size(0), kOp, "weight", "size 0");
-  check_pointers(start, target.size(0), kOp, "start");
   if (n > 0) {
     r.ranges = (start.size(0) - 1) / n;
     STD_TORCH_CHECK(r.ranges >= 1 && r.ranges * n == start.size(0) - 1 && r.ranges <= kMostRanges,
@@ -294,8 +290,14 @@ void check_synapses(const Tensor& start, const Tensor& target, const Tensor& wei
     STD_TORCH_CHECK(range_width(n, r.ranges) <= kMostTargets, kOp,
                     ": a range must have 65536 neurons at most, got ", range_width(n, r.ranges));
   }
+  const int64_t runs = start.size(0) - 1, words = weight.element_size() / 2;
+  const int64_t synapses = runs < 0 ? 0 : start.const_data_ptr<int32_t>()[runs];
+  check_pointers(start, synapses, kOp, "start");
+  check_size(target.size(0), packed_words(synapses, runs, words), kOp, "target", "size 0");
+  STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(target.const_data_ptr()) % (2 * words) == 0, kOp,
+                  ": target must be aligned to its weights");
   r.start = start.const_data_ptr<int32_t>();
-  r.target = reinterpret_cast<const uint16_t*>(target.const_data_ptr<int16_t>());
+  r.synapses = reinterpret_cast<const char*>(target.const_data_ptr<int16_t>());
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,

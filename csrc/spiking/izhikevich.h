@@ -30,21 +30,34 @@ struct IzhikevichNeurons {
   double dt, decay, rise_decay, transfer;
 };
 
-// What spikes reach: target and weight of neuron i are [start[i], start[i + 1]); dense: it has a
-// row of `row` weights, of which those of `count` targets are added, `first` from the beginning.
+// What spikes reach. Packed: neuron i has a run of synapses in each of `ranges` ranges of targets,
+// [start[r], start[r + 1]) with r = i ranges + p in the p-th. A run is its weights and after them
+// its targets, at packed_at(). Dense: neuron i has `row` weights. What is added is `own` ranges, or
+// targets, from the `first` on.
 struct IzhikevichSynapses {
   bool dense;
-  const int32_t* start;
-  const uint16_t* target;
-  const void* weight;
+  const void* data;
   DType type;  // of the weights: that of the state, or bfloat16
-  int64_t row, first, count;
+  const int32_t* start;
+  int64_t ranges, row, first, own;
 };
+
+// In bytes from the beginning: a run begins where its weights are aligned, wherever it ends.
+template <size_t Weight>
+constexpr int64_t packed_at(int64_t start, int64_t run) {
+  constexpr int64_t w = Weight, target = sizeof(uint16_t);
+  return (start * (w + target) + run * (w - target) + w - 1) & -w;
+}
+// All of it, in elements of 2 bytes, for weights of `words` such.
+constexpr int64_t packed_words(int64_t synapses, int64_t runs, int64_t words) {
+  return synapses * (words + 1) + runs * (words - 1);
+}
 
 struct IzhikevichKernels {
   // One step: states, `words` of spikes, and those that fired, ascending, in `spikes`; how many.
   int64_t (*update)(DType dtype, const IzhikevichNeurons& n, uint64_t* words, int32_t* spikes);
-  // Adds the weights of `count` spikes to `to`, spike by spike.
+  // Adds the weights of `count` spikes to `to`, spike by spike; packed: that of each range has
+  // kMostTargets elements, one after the other.
   void (*scatter)(DType dtype, const IzhikevichSynapses& s, const int32_t* spikes, int64_t count,
                   void* to);
   // drive = bias + x weight, weight (inputs, .) with rows `row` apart; weight null: bias + x.

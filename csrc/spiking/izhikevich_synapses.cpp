@@ -12,43 +12,46 @@
 namespace synops {
 namespace {
 
-constexpr int64_t kDense = 1, kByRow = 2;
+constexpr int64_t kDense = 1, kPacked = 3;
 
-// Counts, then places: rows in order, so that targets ascend in every column.
+// Counts, then places: rows in order, so that targets ascend in every run.
 template <class T, class F>
-void by_column(const Csr& w, int64_t ranges, int32_t* start, uint16_t* target, T* weight, F&& of) {
-  const int64_t n = w.rows, width = range_width(n, ranges);
-  std::fill_n(start, ranges * n + 1, 0);
+void pack(const Csr& w, int64_t ranges, int32_t* start, char* data, F&& of) {
+  const int64_t n = w.rows, runs = ranges * n, width = range_width(n, ranges);
+  std::fill_n(start, runs + 1, 0);
   for (int64_t i = 0; i < n; ++i) {
-    int32_t* const counts = start + i / width * n + 1;
-    for (int32_t j = w.crow[i]; j < w.crow[i + 1]; ++j) ++counts[w.col[j]];
+    int32_t* const counts = start + i / width + 1;
+    for (int32_t j = w.crow[i]; j < w.crow[i + 1]; ++j) ++counts[w.col[j] * ranges];
   }
-  for (int64_t k = 0; k < ranges * n; ++k) start[k + 1] += start[k];
-  // Each start moves to its end, which is the start of the next: then all move up by one.
+  for (int64_t k = 0; k < runs; ++k) start[k + 1] += start[k];
+  Scratch room(static_cast<size_t>(runs) * sizeof(int32_t));
+  int32_t* const next = static_cast<int32_t*>(room.data());
+  std::copy_n(start, runs, next);
   for (int64_t i = 0; i < n; ++i) {
-    int32_t* const next = start + i / width * n;
+    const uint16_t target = static_cast<uint16_t>(i % width);
     for (int32_t j = w.crow[i]; j < w.crow[i + 1]; ++j) {
-      const int32_t at = next[w.col[j]]++;
-      target[at] = static_cast<uint16_t>(i % width);
-      weight[at] = of(j);
+      const int64_t run = w.col[j] * ranges + i / width, k = next[run]++ - start[run];
+      T* const weights = reinterpret_cast<T*>(data + packed_at<sizeof(T)>(start[run], run));
+      uint16_t* const targets =
+          reinterpret_cast<uint16_t*>(weights + (start[run + 1] - start[run]));
+      weights[k] = of(j);
+      targets[k] = target;
     }
   }
-  std::memmove(start + 1, start, static_cast<size_t>(ranges * n) * sizeof(int32_t));
-  start[0] = 0;
 }
 
 template <class T, class F>
 void lay_out(const Csr& w, int64_t ranges, int64_t layout, const Tensor& start,
              const Tensor& target, const Tensor& weight, F&& of) {
-  T* const to = static_cast<T*>(weight.mutable_data_ptr());
-  if (layout == kDense) {
-    std::fill_n(to, w.rows * w.rows, T(0));
-    for (int64_t i = 0; i < w.rows; ++i)
-      for (int32_t j = w.crow[i]; j < w.crow[i + 1]; ++j) to[w.col[j] * w.rows + i] = of(j);
+  if (layout == kPacked) {
+    pack<T>(w, ranges, static_cast<int32_t*>(start.mutable_data_ptr()),
+            static_cast<char*>(target.mutable_data_ptr()), of);
     return;
   }
-  int32_t* const first = static_cast<int32_t*>(start.mutable_data_ptr());
-  by_column(w, ranges, first, static_cast<uint16_t*>(target.mutable_data_ptr()), to, of);
+  T* const to = static_cast<T*>(weight.mutable_data_ptr());
+  std::fill_n(to, w.rows * w.rows, T(0));
+  for (int64_t i = 0; i < w.rows; ++i)
+    for (int32_t j = w.crow[i]; j < w.crow[i + 1]; ++j) to[w.col[j] * w.rows + i] = of(j);
 }
 
 std::tuple<Tensor, Tensor, Tensor> izhikevich_synapses(const Tensor& values, const Tensor& crow,
@@ -62,8 +65,8 @@ std::tuple<Tensor, Tensor, Tensor> izhikevich_synapses(const Tensor& values, con
   const Csr w = csr_of(crow, col, n, op);
   STD_TORCH_CHECK(values.size(0) >= w.nnz, op, ": values must have ", w.nnz, " elements, got ",
                   values.size(0));
-  STD_TORCH_CHECK(layout >= 0 && layout < kByRow, op, ": layout must be 0 or 1 on the CPU, got ",
-                  layout);
+  STD_TORCH_CHECK(layout == kPacked || layout == kDense, op,
+                  ": layout must be 1 or 3 on the CPU, got ", layout);
   STD_TORCH_CHECK(ranges >= 1 && ranges <= kMostRanges && range_width(n, ranges) <= kMostTargets &&
                       ranges * n < kMaxIndex,
                   op, ": ranges must be 1 to 256, of 65536 neurons at most, got ", ranges, " for ",
@@ -73,10 +76,12 @@ std::tuple<Tensor, Tensor, Tensor> izhikevich_synapses(const Tensor& values, con
   const bool half = dtype == DType::kBFloat16;
   const ScalarType type = half ? ScalarType::BFloat16 : state_type(dtype);
   const Tensor start = empty({dense ? 0 : ranges * n + 1}, ScalarType::Int);
-  const Tensor target = empty({dense ? 0 : w.nnz}, ScalarType::Short);
-  const Tensor weight = dense ? empty({n, n}, type) : empty({w.nnz}, type);
-  // Rows lie anywhere, and each would need a page of 4 KB of its own.
+  const Tensor weight = dense ? empty({n, n}, type) : empty({0}, type);
+  const int64_t words = packed_words(w.nnz, ranges * n, weight.element_size() / 2);
+  const Tensor target = empty({dense ? 0 : words}, ScalarType::Short);
+  // Runs lie anywhere, and each would need a page of 4 KB of its own.
   for (const Tensor& t : {target, weight}) in_huge_pages(t);
+  torch::stable::fill_(target, 0);  // between runs
   const Tensor held = dense_of(values);
   const void* const from = held.const_data_ptr();
   const auto fill = [&](auto t) {

@@ -18,6 +18,8 @@ from ..._reference.spiking.izhikevich import (
     BY_ROW,
     DENSE,
     MOST_TARGETS,
+    PACKED,
+    by_column,
     fired_in,
     range_width,
     words_of,
@@ -244,6 +246,9 @@ def izhikevich(
     op = "izhikevich"
     require(v.dim() == 2 and steps >= 0, op, "v must have 2 dimensions, steps must be at least 0")
     given = {"u": u, "current": current, "rise": rise, "trace": trace}
+    if layout == PACKED:  # of tensors on the CPU, which come here to be interpreted
+        start, target, weight = by_column(start, target, weight, v.shape[1])
+        layout = BY_COLUMN
     ranges = _check(v, given | {"a": a, "bias": bias}, start, target, weight, layout)
     B, N = v.shape
     for name, t in given.items():

@@ -83,7 +83,7 @@ def test_input(weighted):
 
 
 # Synapses by entry and by rows of a dense weight; more than one range; one neuron more than a word.
-LAYOUTS = [(70, (0, 1)), (200, (0, 3)), (129, (1, 1)), (65, (0, 2)), (16, (0, 1))]
+LAYOUTS = [(70, (3, 1)), (200, (3, 3)), (129, (1, 1)), (65, (3, 2)), (16, (3, 1))]
 
 
 @pytest.mark.usefixtures("isa")
@@ -261,8 +261,8 @@ def test_silent_synapses_are_not_read():
 @pytest.mark.triton
 @pytest.mark.parametrize("name", OPTIONS)
 def test_triton(name):
-    """Each option in another layout: by entry, in ranges, rows of a dense weight, row by row."""
-    layout = dict(zip(OPTIONS, [(0, 1), (0, 2), (1, 1), (2, 1)], strict=True))[name]
+    """Each option in another layout: by column, packed in ranges, dense, row by row."""
+    layout = dict(zip(OPTIONS, [(0, 1), (3, 2), (1, 1), (2, 1)], strict=True))[name]
     N, B, T = 66, 2 - (name == "axonal"), 5
     values, pattern, neuron = network(N, 8, weight=6.0)
     index = (values, pattern.crow, pattern.col)

@@ -182,9 +182,9 @@ class TestTransforms:
         torch.library.opcheck(torch.ops.synops.izhikevich.default, tuple(args.values()))
         values, pattern, _ = network(30)
         index = (values, pattern.crow, pattern.col)
-        for layout in (0, 1):
+        for ranges, layout in ((2, 3), (1, 1)):
             torch.library.opcheck(
-                torch.ops.synops.izhikevich_synapses.default, (*index, 2 - layout, layout)
+                torch.ops.synops.izhikevich_synapses.default, (*index, ranges, layout)
             )
         bits = torch.randint(2**60, (3, 2, 1))
         torch.library.opcheck(torch.ops.synops.izhikevich_indices.default, (bits, 61))
@@ -292,7 +292,7 @@ def raw_arguments(N=30, B=2, T=4):
     """Of the raw op, by name; with everything."""
     values, pattern, neuron = network(N)
     start, target, weight = reference("izhikevich_synapses")(
-        values, pattern.crow, pattern.col, 1, 0
+        values, pattern.crow, pattern.col, 1, 3
     )
     state = torch.randn(5, B, N, dtype=torch.float64).unbind(0)
     names = ("v", "u", "current", "rise", "trace")
@@ -305,7 +305,7 @@ def raw_arguments(N=30, B=2, T=4):
         "start": start,
         "target": target,
         "weight": weight,
-        "layout": 0,
+        "layout": 3,
         "delays": torch.randint(1, 4, (N,), dtype=torch.int32),
         "steps": T,
         "dt": 0.5,
@@ -334,11 +334,11 @@ UNSAFE = [
     ({"input": torch.randn(4, 30).double()}, "input must have 3"),
     ({"input": torch.randn(3, 2, 3).double()}, "size 0 of input must be 4"),
     ({"input_weight": torch.randn(2, 30).double()}, "size 0 of input_weight must be 3"),
-    ({"start": torch.zeros(31).int()}, "start must ascend from 0 to nnz"),
+    ({"start": torch.arange(31).flip(0).int()}, "start must ascend from 0 to nnz"),
     ({"start": torch.zeros(30).int()}, "start"),
-    ({"target": torch.zeros(3).short()}, "weight"),
+    ({"target": torch.zeros(3).short()}, "size 0 of target must be"),
     ({"weight": torch.zeros(3)}, "weight has the wrong dtype"),
-    ({"layout": 2}, "layout must be 0 or 1 on the CPU, got 2"),
+    ({"layout": 2}, "layout must be 1 or 3 on the CPU, got 2"),
     ({"layout": 1}, "weight must have 2 dimensions"),
     ({"delays": torch.full((30,), 4, dtype=torch.int32)}, r"delays must lie in \[1, 3\]"),
     ({"delays": torch.zeros(30, dtype=torch.int32)}, r"delays must lie in \[1, 3\]"),
@@ -376,13 +376,13 @@ class TestRawOps:
         values, pattern, _ = network(30)
         crow, col = pattern.crow, pattern.col
         for args, message in (
-            ((values[:3], crow, col, 1, 0), "values must have"),
-            ((values, crow, col + 30, 1, 0), r"col must lie in \[0, 30\)"),
-            ((values, crow.flip(0), col, 1, 0), "crow must ascend"),
-            ((values, crow, col, 0, 0), "ranges must be 1 to 256"),
-            ((values, crow, col, 257, 0), "ranges must be 1 to 256"),
-            ((values, crow, col, 1, 2), "layout must be 0 or 1"),
-            ((values, crow[:0], col, 1, 0), "crow must have shape"),
+            ((values[:3], crow, col, 1, 3), "values must have"),
+            ((values, crow, col + 30, 1, 3), r"col must lie in \[0, 30\)"),
+            ((values, crow.flip(0), col, 1, 3), "crow must ascend"),
+            ((values, crow, col, 0, 3), "ranges must be 1 to 256"),
+            ((values, crow, col, 257, 3), "ranges must be 1 to 256"),
+            ((values, crow, col, 1, 2), "layout must be 1 or 3"),
+            ((values, crow[:0], col, 1, 3), "crow must have shape"),
         ):
             with pytest.raises(RuntimeError, match=message):
                 torch.ops.synops.izhikevich_synapses(*args)
@@ -393,7 +393,7 @@ class TestRawOps:
         )
 
     @pytest.mark.usefixtures("isa")
-    @pytest.mark.parametrize("layout", [(0, 1), (0, 3), (1, 1)])
+    @pytest.mark.parametrize("layout", [(3, 1), (3, 3), (1, 1)])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
     def test_synapses_of_the_reference(self, layout, dtype):
         values, pattern, _ = network(200, dtype=dtype)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from .._library import Op
-from .._reference.spiking.izhikevich import BY_COLUMN, BY_ROW, DENSE, MOST_TARGETS
+from .._reference.spiking.izhikevich import (
+    BY_COLUMN,
+    BY_ROW,
+    DENSE,
+    MOST_TARGETS,
+    PACKED,
+    packed_words,
+)
 from ._chunks import chunks
 
 # A row of a dense weight is added a vector at a time, an entry one by one.
@@ -23,7 +30,8 @@ class IzhikevichSynapses(NamedTuple):
     """Synapses in the order that spikes read them in, see :func:`izhikevich_synapses`.
 
     Attributes:
-        start, target, weight: which neurons a spike reaches, and by how much.
+        start, target, weight: which neurons a spike reaches, and by how much. On the CPU ``target``
+            holds both, those of a neuron together, and ``weight`` is empty.
         layout: how they lie.
     """
 
@@ -53,11 +61,12 @@ def _fake_synapses(
     if layout == DENSE:
         weight = values.new_empty((neurons, neurons), dtype=dtype)
         return crow.new_empty((0,)), crow.new_empty((0,), dtype=torch.int16), weight
-    return (
-        crow.new_empty((ranges * neurons + 1,)),
-        torch.empty_like(col, dtype=torch.int16),
-        values.new_empty(col.shape, dtype=dtype),
-    )
+    start, entries = crow.new_empty((ranges * neurons + 1,)), col.shape[0]
+    if layout == PACKED:
+        words = packed_words(entries, ranges * neurons, dtype.itemsize // 2)
+        weight = values.new_empty((0,), dtype=dtype)
+        return start, col.new_empty((words,), dtype=torch.int16), weight
+    return start, torch.empty_like(col, dtype=torch.int16), values.new_empty(entries, dtype=dtype)
 
 
 def _fake(*args: Any) -> tuple[Tensor, ...]:
@@ -113,10 +122,10 @@ def layout_for(crow: Tensor, col: Tensor, rows: int, reads: bool) -> tuple[int, 
     if neurons <= DENSE_NEURONS and col.shape[0] >= DENSE_ABOVE * neurons**2:
         return DENSE, 1
     if neurons < SHARED_FROM or reads or torch.compiler.is_compiling():
-        return BY_COLUMN, least
+        return PACKED, least
     threads = torch.get_num_threads()
     shared = 1 if rows >= threads else min(threads, neurons // SHARED_FROM + 1)
-    return BY_COLUMN, max(least, shared)
+    return PACKED, max(least, shared)
 
 
 def synapses_of(
@@ -150,7 +159,8 @@ def pieces(
     assert v is not None
     B, N = v.shape
     kept = N if chosen is None else chosen.shape[0]
-    cost = B * (2.0 * N + synapses.weight.numel() / 4)  # as if a quarter of all neurons fired
+    entries = synapses.weight.numel() if synapses.layout != PACKED else synapses.target.numel() / 3
+    cost = B * (2.0 * N + entries / 4)  # as if a quarter of all neurons fired
     if readout is not None:
         cost += B * N * readout.shape[1]
     if not torch.compiler.is_compiling() and steps * cost > 2e8:  # then recordings are copied, once

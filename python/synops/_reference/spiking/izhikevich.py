@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BY_COLUMN, DENSE, BY_ROW = 0, 1, 2  # layouts
+BY_COLUMN, DENSE, BY_ROW, PACKED = 0, 1, 2, 3  # layouts
 MOST_TARGETS = 1 << 16  # of a range: a target is an unsigned int16
 THRESHOLD = 30.0
 
@@ -27,7 +27,9 @@ def izhikevich_synapses(
 
     By column (pre-synaptic neuron), in ``ranges`` of post-synaptic neurons: start
     (ranges * N + 1,), target (nnz,) counted from the first of its range, weight (nnz,). Dense:
-    weight (N, N), a row a pre-synaptic neuron. By row: crow, col and weight as they are.
+    weight (N, N), a row a pre-synaptic neuron. By row: crow, col and weight as they are. Packed:
+    by column, the ranges of a neuron one after the other; all of it in target, in each range first
+    the weights, aligned, then the targets.
     """
     neurons = crow.shape[0] - 1
     weight = values[: col.shape[0]]
@@ -41,17 +43,59 @@ def izhikevich_synapses(
         dense = weight.new_zeros((neurons, neurons))
         return crow.new_empty((0,)), none, dense.index_put((col.long(), row), weight)
     width = range_width(neurons, ranges)
-    key = row // width * neurons + col
+    key = col * ranges + row // width if layout == PACKED else row // width * neurons + col
     order = key.argsort(stable=True)
     start = crow.new_zeros((ranges * neurons + 1,))
     start[1:] = torch.bincount(key, minlength=ranges * neurons).cumsum(0)
-    return start, (row % width)[order].to(torch.int16), weight[order]
+    target, weight = (row % width)[order].to(torch.int16), weight[order]
+    if layout == PACKED:
+        of_target, of_weight = _packed_at(start, weight)
+        words = packed_words(len(row), len(start) - 1, weight.element_size() // 2)
+        packed = target.new_zeros((words,))
+        packed[of_target] = target
+        packed[of_weight] = weight.view(torch.int16)
+        return start, packed, weight[:0]
+    return start, target, weight
+
+
+def packed_words(synapses: int, runs: int, words: int) -> int:
+    """16-bit words of packed synapses, for weights of so many."""
+    return synapses * (words + 1) + runs * (words - 1)
+
+
+def _packed_at(start: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the targets of packed synapses are, and the 16-bit words of their weights."""
+    words = like.element_size() // 2
+    count = start.diff().long()
+    runs = torch.arange(len(count), device=start.device)
+    run = torch.repeat_interleave(runs, count)
+    at = (start[:-1].long() * (words + 1) + runs * (words - 1) + words - 1) // words * words
+    entry = torch.arange(len(run), device=start.device) - start[run]
+    weight = at[run] + entry * words
+    target = at[run] + count[run] * words + entry
+    return target, (weight.unsqueeze(1) + torch.arange(words, device=start.device)).flatten()
+
+
+def by_column(
+    start: Tensor, packed: Tensor, weight: Tensor, neurons: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Packed synapses in the layout by column."""
+    of_target, of_weight = _packed_at(start, weight)
+    ranges = (len(start) - 1) // max(1, neurons)
+    count = start.diff().reshape(neurons, ranges).t().flatten()
+    runs = torch.arange(len(start) - 1, device=start.device)
+    run = torch.repeat_interleave(runs, start.diff().long())
+    order = (run % max(1, ranges)).argsort(stable=True)
+    moved = torch.cat([start[:1], count.cumsum(0).to(start.dtype)])
+    return moved, packed[of_target][order], packed[of_weight].view(weight.dtype)[order]
 
 
 def pairs_of(start: Tensor, target: Tensor, weight: Tensor, neurons: int, layout: int) -> Tensor:
     """The weights as a dense matrix (pre, post)."""
     if layout == DENSE:
         return weight
+    if layout == PACKED:
+        start, target, weight = by_column(start, target, weight, neurons)
     dense = weight.new_zeros((neurons, neurons))
     runs = torch.arange(start.shape[0] - 1, device=start.device)
     run = torch.repeat_interleave(runs, start.diff().long())
