@@ -1,3 +1,5 @@
 """Hebbian: local plasticity, fast weights and associative memory."""
 
-__all__: list[str] = []
+from ._stdp import STDP, STDPState, stdp, stdp_
+
+__all__ = ["STDP", "STDPState", "stdp", "stdp_"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._check import check_float, fail
 from .._library import Op, refused_gradient, traced
-from ._chunks import chunks
+from .._chunks import chunks
 from ._neurons import (
     HALF,
     RESETS,

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._check import check_device, check_float, check_shape, fail
 from .._library import traced
 from ..sparse import Pattern
-from ._chunks import chunks
+from .._chunks import chunks
 from ._neurons import check_choice, state_dtype, wants_gradient
 
 
