@@ -89,13 +89,14 @@ HELPERS = {
     "tests/spiking/neuron_samples.py",  # lif_samples.py for alif and cuba_lif
     "tests/spiking/test_lif_forms.py",  # spikes as bytes and bits, half a membrane
     "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates
-    "python/synops/spiking/_chunks.py",  # long runs in pieces that Ctrl-C can stop
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
     "kernels/spiking/reservoir.py",  # what the reservoirs' kernels share: sums over rows
     "python/synops/spiking/_reservoir.py",  # the same of the public functions: checks, pieces
     "tests/spiking/test_chunks.py",
     "tests/spiking/test_second_states.py",  # what alif and cuba_lif do alike  # pieces of long runs
     "tests/spiking/reservoir_samples.py",  # reservoirs of every layout, and their answers
+    "python/synops/hebbian/_stdp_arguments.py",  # what stdp checks, and its state
+    "tests/hebbian/stdp_samples.py",  # spikes, weights and rules, and the loop people write
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments
     "csrc/spiking/leaky_rnn_backward.cpp",  # the gradients of leaky_rnn

@@ -69,6 +69,13 @@ _LOCAL = (
     " Tensor? col, bool mean"
 )
 _BCM = "Tensor pre, Tensor? post, float theta_rate"
+# What stdp is driven by and how it changes a weight, behind the weight and the state of its traces.
+_STDP = (
+    "Tensor pre, Tensor post, Tensor? crow, Tensor? col, Tensor lr, Tensor? modulator,"
+    " Tensor? reward, Tensor? sign, float decay_plus, float decay_minus, float decay_x,"
+    " float decay_y, float decay_e, float a_plus, float a_minus, float a3_plus, float a3_minus,"
+    " float lower, float upper, bool nearest, int coincident, bool soft, bool mean"
+)
 
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
@@ -291,6 +298,17 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f"bcm(Tensor weight, Tensor theta, {_BCM}, {_LOCAL})"
                 " -> (Tensor, Tensor, Tensor, Tensor)",
                 f"bcm_(Tensor(a!) weight, Tensor(b!) theta, {_BCM}, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
+        "stdp": Stem(
+            "op",
+            (
+                "stdp(Tensor weight, Tensor trace_pre, Tensor trace_post, Tensor? slow_pre,"
+                f" Tensor? slow_post, Tensor? eligibility, {_STDP})"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "stdp_(Tensor(a!) weight, Tensor(b!) trace_pre, Tensor(c!) trace_post,"
+                " Tensor(d!)? slow_pre, Tensor(e!)? slow_post, Tensor(f!)? eligibility,"
+                f" {_STDP}) -> Tensor",
             ),
         ),
     },

@@ -10,6 +10,7 @@ from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
 from ._sparse_linear import SparseLinear
+from ._stdp_linear import STDPLinear
 
 # They are made of the layers.
 from .._dynamic import DynamicSparsity  # isort: skip
@@ -23,6 +24,7 @@ __all__ = [
     "EIReservoir",
     "IzhikevichReservoir",
     "RecurrentLIF",
+    "STDPLinear",
     "SparseLinear",
     "chain_",
     "rescale_fan_in_",
