@@ -89,7 +89,6 @@ HELPERS = {
     "tests/spiking/neuron_samples.py",  # lif_samples.py for alif and cuba_lif
     "tests/spiking/test_lif_forms.py",  # spikes as bytes and bits, half a membrane
     "kernels/spiking/neurons.py",  # neurons in rows, their parameters and surrogates
-    "python/synops/spiking/_chunks.py",  # long runs in pieces that Ctrl-C can stop
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
     "kernels/spiking/reservoir.py",  # what the reservoirs' kernels share: sums over rows
     "python/synops/spiking/_reservoir.py",  # the same of the public functions: checks, pieces
@@ -108,6 +107,9 @@ HELPERS = {
     "kernels/spiking/recurrent_weight.py",  # products of both with its weight
     "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
     "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/hebbian/delta_rule_backward.cpp",  # the gradients of delta_rule
+    "tests/hebbian/fast_weight_samples.py",  # its inputs, and their answers
+    "tests/hebbian/test_delta_rule_calls.py",  # layouts, edges, transforms, bad arguments
 }
 
 

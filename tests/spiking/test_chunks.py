@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from synops.spiking._chunks import chunks
+from synops._chunks import chunks
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 1000])

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from leaky_rnn_samples import DTYPES, NAMES, check, gradients, incoming_for, run, sample
 
+from synops import _chunks
 from synops._library import reference
-from synops.spiking import LeakyRNN, _chunks, leaky_rnn
+from synops.spiking import LeakyRNN, leaky_rnn
 
 ACTIVATIONS = ("leaky_relu", "relu", "tanh", "identity")
 # With the rule of its number: (T, ..., N)

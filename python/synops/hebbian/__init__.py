@@ -1,3 +1,6 @@
 """Hebbian: local plasticity, fast weights and associative memory."""
 
-__all__: list[str] = []
+from ._delta_rule import FastWeights, delta_rule
+from ._linear_attention import linear_attention
+
+__all__ = ["FastWeights", "delta_rule", "linear_attention"]
