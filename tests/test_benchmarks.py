@@ -55,6 +55,7 @@ _ATTENTION = (
 _SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
 _RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
+_FAST_WEIGHTS = ("8x1024x64", "8x1024x128", "8x1024x64 gated", "1x4096x64", "1x8x4")
 NAMES = {
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
@@ -174,6 +175,8 @@ NAMES = {
         ("synops", "torch", "extra_forward", "plain"),
         ("256x50x1024x1024x21", "256x39200x50x1024x1024x21", "4x8x16x16x3"),
     ),
+    "hebbian.delta_rule.DeltaRule": (("synops", "torch", "loop", "compile"), _FAST_WEIGHTS),
+    "hebbian.delta_rule.DeltaRule2Threads": (("synops", "torch", "loop", "compile"), _FAST_WEIGHTS),
     "spiking.leaky_rnn.LeakyRNN": (("synops", "torch", "compile"), _RECURRENT),
     "spiking.leaky_rnn.LeakyRNN2Threads": (("synops", "torch", "compile"), _RECURRENT),
     "spiking.ei_reservoir.EIReservoir": (

@@ -109,6 +109,9 @@ HELPERS = {
     "kernels/spiking/recurrent_weight.py",  # products of both with its weight
     "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
     "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/hebbian/delta_rule_backward.cpp",  # the gradients of delta_rule
+    "tests/hebbian/fast_weight_samples.py",  # its inputs, and their answers
+    "tests/hebbian/test_delta_rule_calls.py",  # layouts, edges, transforms, bad arguments
 }
 
 

@@ -231,3 +231,30 @@ RECURRENT: dict[str, RecurrentSize] = {
     "100x1x8": RecurrentSize(100, 1, 8, _OVERHEAD),
 }
 RECURRENT_THREADED = {name: RECURRENT[name] for name in ("100x32x1024", "100x128x1024", "100x1x8")}
+
+
+class FastWeightSize(NamedTuple):
+    """Heads of fast weights over time."""
+
+    batch: int
+    heads: int
+    steps: int
+    keys: int
+    values: int
+    source: str
+    gated: bool = False  # with a decay for each step
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of a pass over the weights."""
+        return self.batch * self.heads * self.steps * self.keys * self.values
+
+
+_FWP = "linear transformer, arXiv:2102.11174 and 2406.06484"
+FAST_WEIGHTS: dict[str, FastWeightSize] = {
+    "8x1024x64": FastWeightSize(1, 8, 1024, 64, 64, f"{_FWP}: heads of 64"),
+    "8x1024x128": FastWeightSize(1, 8, 1024, 128, 128, f"{_FWP}: heads of 128"),
+    "8x1024x64 gated": FastWeightSize(1, 8, 1024, 64, 64, "gated, arXiv:2412.06464", True),
+    "1x4096x64": FastWeightSize(1, 1, 4096, 64, 64, "one head, a long sequence"),
+    "1x8x4": FastWeightSize(1, 1, 8, 4, 4, _OVERHEAD),
+}

@@ -47,6 +47,9 @@ _SECOND_GRADIENT = (
 _LEAKY_RULE = "int activation, float slope, bool inner, bool zero_diagonal"
 _LEAKY_RNN = f"Tensor input, Tensor weight, Tensor? bias, Tensor? h0, Tensor rate, {_LEAKY_RULE}"
 
+# What is written to a fast weight and read from it, and how.
+_FAST_WEIGHT = "Tensor query, Tensor key, Tensor value, Tensor? beta, Tensor? decay"
+
 # A reservoir of rate units: its fixed weights, and how a step is made and recorded.
 _ESN = (
     "Tensor input_weight, Tensor? bias, Tensor leak, Tensor values, Tensor crow, Tensor col,"
@@ -311,6 +314,19 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f" {_STDP}) -> Tensor",
             ),
         ),
+        "delta_rule": Stem(
+            "op",
+            (
+                f"delta_rule({_FAST_WEIGHT}, Tensor? state, float scale, int rule, bool save)"
+                " -> (Tensor, Tensor, Tensor)",
+                f"delta_rule_backward(Tensor? grad_output, Tensor? grad_last, {_FAST_WEIGHT},"
+                " Tensor? state, Tensor last, Tensor error, float scale, int rule,"
+                " bool need_query, bool need_key, bool need_value, bool need_beta,"
+                " bool need_decay, bool need_state)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
+        "linear_attention": Stem("composite"),
     },
 }
 

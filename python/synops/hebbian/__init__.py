@@ -1,20 +1,25 @@
 """Hebbian: local plasticity, fast weights and associative memory."""
 
 from ._bcm import BCM, bcm, bcm_
+from ._delta_rule import FastWeights, delta_rule
 from ._hebb import hebb, hebb_
+from ._linear_attention import linear_attention
 from ._local_op import Learned
 from ._oja import oja, oja_
 from ._stdp import STDP, STDPState, stdp, stdp_
 
 __all__ = [
     "BCM",
-    "STDP",
+    "FastWeights",
     "Learned",
+    "STDP",
     "STDPState",
     "bcm",
     "bcm_",
+    "delta_rule",
     "hebb",
     "hebb_",
+    "linear_attention",
     "oja",
     "oja_",
     "stdp",
