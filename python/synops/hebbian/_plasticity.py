@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_float, check_shape, check_tensor, fail
-from .._library import traced
+from .._library import _modes, traced
 from ..sparse import Pattern
 
 ACTIVITIES = frozenset(
@@ -271,7 +271,9 @@ def remember(weight: Tensor, sign: Any) -> None:
     _signed[key] = (gone, weight._version, weakref.ref(sign), sign._version)
 
 
-def settle(op: str, report: Tensor, factor: str = "lr or modulator", other: str = "a gain") -> None:
+def settle(
+    op: str, report: Tensor, factor: str = "lr or modulator", other: str = "a gain or sign"
+) -> None:
     """Raises what the report says; ``factor`` and ``other`` name the arguments of bits 4 and 8.
 
     On the CPU at once. On a GPU and in a graph by an assertion that nothing waits for.
@@ -279,7 +281,7 @@ def settle(op: str, report: Tensor, factor: str = "lr or modulator", other: str 
     if not torch.compiler.is_compiling():
         while torch._C._functorch.is_functorch_wrapped_tensor(report):
             report = torch._C._functorch.get_unwrapped(report)
-    if traced(report) or not report.is_cpu:
+    if torch.compiler.is_compiling() or type(report) is not Tensor or _modes() or not report.is_cpu:
         torch._assert_async((report == 0).all(), f"{op}: not finite, against sign, or overflowed")
         return
     # one of each call under vmap
