@@ -8,6 +8,9 @@
 
 namespace synops::CPU_CAPABILITY {
 
+// Bytes that a pass over a weight fetches ahead: 32 lines, the time of a way to memory.
+constexpr int64_t kAhead = 2048;
+
 // A row of the weight, and how an entry ends.
 template <class T, bool kBounded, bool kMasked>
 struct Row {
@@ -41,21 +44,25 @@ struct Row {
   }
 };
 
-// One sample. Four sums of what is not finite: one would be a chain of additions.
+// One sample; weights `ahead` elements further on are fetched meanwhile. Four sums of what is not
+// finite: one would be a chain of additions.
 template <class T, bool kBounded, bool kMasked>
 void update_row(const PlasticWeight& w, int64_t i, Acc<T> keep, Acc<T> post, const Acc<T>* pre,
-                Finite<T>& finite) {
+                int64_t ahead, Finite<T>& finite) {
   using A = Acc<T>;
   constexpr int L = kLanes<A>;
   const Row<T, kBounded, kMasked> row(w, i);
+  const T* const next = row.from + ahead;
   const Vec<A> by(keep), y(post);
   const int64_t cols = w.cols;
   Finite<T> seen[4];
   int64_t j = 0;
   for (; j + 4 * L <= cols; j += 4 * L)
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v)
+    for (int v = 0; v < 4; ++v) {
+      __builtin_prefetch(next + j + v * L, 1);
       row.finish(j + v * L, L, by, y * Vec<A>::loadu(pre + j + v * L), seen[v]);
+    }
   for (; j + L <= cols; j += L) row.finish(j, L, by, y * Vec<A>::loadu(pre + j), seen[0]);
   if (j < cols) row.finish(j, cols - j, by, y * Vec<A>::loadu(pre + j), seen[1]);
 #pragma GCC unroll 4

@@ -32,6 +32,20 @@ def test_reference(rule, kind):
             check(rule, sample(kind, rows, cols, batch, given=given))
 
 
+@pytest.mark.triton
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", RULES)
+def test_triton(rule, kind):
+    """One by one, by products, more than a tile; reports."""
+    for batch, given, dtype in ((2, True, torch.float32), (17, False, torch.bfloat16)):
+        s = sample(kind, 33, 70, batch, dtype, given=given)
+        with synops.backend("triton"):
+            check(rule, s)
+            s.pre[0, 0] = math.nan
+            with pytest.raises(ValueError, match="pre must be finite"):
+                run(rule, s)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing(rule, kind):
