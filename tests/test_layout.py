@@ -112,6 +112,15 @@ HELPERS = {
     "csrc/hebbian/delta_rule_backward.cpp",  # the gradients of delta_rule
     "tests/hebbian/fast_weight_samples.py",  # its inputs, and their answers
     "tests/hebbian/test_delta_rule_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/hebbian/local_ops.cpp",  # hebb, oja and bcm on tensors
+    "csrc/hebbian/outer_update.cpp",  # the update they share, over threads
+    "kernels/hebbian/local_rule.py",  # the same as local_ops.cpp
+    "kernels/hebbian/outer_update.py",  # the same as outer_update.cpp, with the kernels
+    "python/synops/_reference/hebbian/plasticity.py",  # their definition
+    "python/synops/hebbian/_local_op.py",  # their ops, and a call of one
+    "python/synops/hebbian/_plasticity.py",  # arguments, checks and reports of the local rules
+    "tests/hebbian/plasticity_samples.py",  # weights, activities and options
+    "tests/hebbian/test_local_rules.py",  # what hebb, oja and bcm do alike
 }
 
 
