@@ -17,18 +17,17 @@ template <class A>
 constexpr int64_t kPanel = kTileVectors * kLanes<A>;  // columns of a right operand
 constexpr int64_t kTileRows = 6;                      // rows of a left one
 
-// c (R x C vectors) += a b, or, without kAdd, c = scale a b: n words; a[r, k] at r * row + k *
-// step, rows of b and c ldb and ldc apart.
+// sum[r][v] += a b, from 0 unless kAdd, where it begins with what it holds: n words; a[r, k] at
+// r * row + k * step, rows of b ldb apart.
 template <bool kPairs, bool kAdd, int R, int C, class A, class B>
-inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const B* b, int64_t ldb,
-                         A* c, int64_t ldc, A scale) {
+inline void tile_sums(int64_t n, const A* a, int64_t row, int64_t step, const B* b, int64_t ldb,
+                      Vec<A> (&sum)[R][C]) {
   constexpr int L = kLanes<A>;
-  Vec<A> sum[R][C];
+  if constexpr (!kAdd)
 #pragma GCC unroll 6
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < C; ++v)
-      sum[r][v] = kAdd ? Vec<A>::loadu(c + r * ldc + v * L) : Vec<A>(A(0));
+      for (int v = 0; v < C; ++v) sum[r][v] = Vec<A>(A(0));
   for (int64_t k = 0; k < n; ++k) {
     Vec<A> right[C];
 #pragma GCC unroll 4
@@ -40,6 +39,20 @@ inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const
       for (int v = 0; v < C; ++v) sum[r][v] = multiply_add<kPairs>(left, right[v], sum[r][v]);
     }
   }
+}
+
+// c (R x C vectors) += a b, or, without kAdd, c = scale a b; rows of c ldc apart.
+template <bool kPairs, bool kAdd, int R, int C, class A, class B>
+inline void tile_product(int64_t n, const A* a, int64_t row, int64_t step, const B* b, int64_t ldb,
+                         A* c, int64_t ldc, A scale) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sum[R][C];
+  if constexpr (kAdd)
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < C; ++v) sum[r][v] = Vec<A>::loadu(c + r * ldc + v * L);
+  tile_sums<kPairs, kAdd>(n, a, row, step, b, ldb, sum);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

@@ -62,12 +62,20 @@ _EI = (
     " SymInt excitatory, SymInt washout"
 )
 
+# What the local rules of plasticity have in common (python/synops/hebbian/_plasticity.py).
+_LOCAL = (
+    "float lr, Tensor? rate, float decay, Tensor? modulator, Tensor? gain_pre, Tensor? gain_post,"
+    " float lower, float upper, Tensor? sign, bool check_sign, Tensor? mask, Tensor? crow,"
+    " Tensor? col, bool mean"
+)
+_BCM = "Tensor pre, Tensor? post, float theta_rate"
 # What stdp is driven by and how it changes a weight, behind the weight and the state of its traces.
 _STDP = (
-    "Tensor pre, Tensor post, Tensor? crow, Tensor? col, Tensor lr, Tensor? modulator,"
-    " Tensor? reward, Tensor? sign, float decay_plus, float decay_minus, float decay_x,"
-    " float decay_y, float decay_e, float a_plus, float a_minus, float a3_plus, float a3_minus,"
-    " float lower, float upper, bool nearest, int coincident, bool soft, bool mean"
+    "Tensor pre, Tensor post, Tensor? crow, Tensor? col, float lr, Tensor? rate,"
+    " Tensor? modulator, Tensor? reward, Tensor? sign, bool check_sign, float decay_plus,"
+    " float decay_minus, float decay_x, float decay_y, float decay_e, float a_plus, float a_minus,"
+    " float a3_plus, float a3_minus, float lower, float upper, bool nearest, int coincident,"
+    " bool soft, bool mean"
 )
 
 TABLE: dict[str, dict[str, Stem]] = {
@@ -269,6 +277,30 @@ TABLE: dict[str, dict[str, Stem]] = {
         "unpack_spikes": Stem("composite"),
     },
     "hebbian": {
+        "hebb": Stem(
+            "op",
+            (
+                f"hebb(Tensor weight, Tensor pre, Tensor? post, {_LOCAL})"
+                " -> (Tensor, Tensor, Tensor)",
+                f"hebb_(Tensor(a!) weight, Tensor pre, Tensor? post, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
+        "oja": Stem(
+            "op",
+            (
+                f"oja(Tensor weight, Tensor pre, Tensor? post, {_LOCAL})"
+                " -> (Tensor, Tensor, Tensor)",
+                f"oja_(Tensor(a!) weight, Tensor pre, Tensor? post, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
+        "bcm": Stem(
+            "op",
+            (
+                f"bcm(Tensor weight, Tensor theta, {_BCM}, {_LOCAL})"
+                " -> (Tensor, Tensor, Tensor, Tensor)",
+                f"bcm_(Tensor(a!) weight, Tensor(b!) theta, {_BCM}, {_LOCAL}) -> (Tensor, Tensor)",
+            ),
+        ),
         "stdp": Stem(
             "op",
             (

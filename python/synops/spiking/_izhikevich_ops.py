@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._chunks import chunks
 from .._library import Op
 from .._reference.spiking.izhikevich import BY_COLUMN, BY_ROW, DENSE, MOST_TARGETS
-from .._chunks import chunks
 
 # A row of a dense weight is added a vector at a time, an entry one by one.
 DENSE_ABOVE = 0.2

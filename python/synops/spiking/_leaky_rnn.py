@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_float, check_shape, fail
-from .._library import Op, refused_gradient, traced
 from .._chunks import chunks
+from .._library import Op, refused_gradient, traced
 from ._neurons import (
     HALF,
     Layout,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .._check import check_float, fail
-from .._library import Op, refused_gradient, traced
 from .._chunks import chunks
+from .._library import Op, refused_gradient, traced
 from ._neurons import (
     HALF,
     RESETS,

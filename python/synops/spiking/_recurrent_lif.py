@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_float, check_shape, fail
+from .._chunks import chunks
 from .._library import Op, refused_gradient, traced
 from ..sparse import Pattern
-from .._chunks import chunks
 from ._neurons import (
     HALF,
     RESETS,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_float, check_shape, fail
+from .._chunks import chunks
 from .._library import traced
 from ..sparse import Pattern
-from .._chunks import chunks
 from ._neurons import check_choice, state_dtype, wants_gradient
 
 
