@@ -194,20 +194,38 @@ int64_t run(const Call& c, const Numbers& x) {
       const bool every = c.eligibility != nullptr || events[t].count == StdpEvents::kEvery;
       work += every ? c.entries * B / 8 : c.rows * (4 + events[t].count);
     }
-    const StdpSteps s{
-        c.rows,     c.columns,
-        B,          steps,
-        c.weight,   c.eligibility,
-        c.crow,     c.col,
-        potentiate, depressed,
-        trace,      depress,
-        touched,    events.data(),
-        lr,         c.reward ? static_cast<const A*>(data_of(c.reward)) + t0 : nullptr,
-        lower,      upper,
-        x.decay_e,  x.soft};
+    const void* const reward =
+        c.reward.has_value() ? static_cast<const A*>(data_of(c.reward)) + t0 : nullptr;
+    const bool uniform = !c.sign.has_value() && c.columns > 0;
+    const StdpSteps s{c.rows,
+                      c.columns,
+                      B,
+                      steps,
+                      c.weight,
+                      c.eligibility,
+                      c.crow,
+                      c.col,
+                      potentiate,
+                      depressed,
+                      trace,
+                      depress,
+                      B == 1 ? depress : touched,
+                      events.data(),
+                      lr,
+                      reward,
+                      lower,
+                      upper,
+                      uniform,
+                      x.decay_e,
+                      x.soft};
     good &= all_parts(c.rows, work, [&](int64_t begin, int64_t end) {
-      Scratch terms(2 * B * sizeof(StdpTerm));
-      return kernels.rows(c.dtype, s, begin, end, static_cast<StdpTerm*>(terms.data()));
+      const size_t of_terms = Scratch::round_up(2 * B * sizeof(StdpTerm));
+      const size_t of_sums = c.columns * sizeof(A);
+      Scratch own(of_terms + Scratch::round_up(of_sums));
+      auto* const terms = static_cast<StdpTerm*>(own.take(of_terms));
+      void* const sums = own.take(of_sums);
+      std::memset(sums, 0, of_sums);
+      return kernels.rows(c.dtype, s, begin, end, terms, sums);
     });
   }
   return good ? 0 : kOverflow;

@@ -225,7 +225,7 @@ def stdp_(
 def _pieces(a: Arguments) -> list[tuple[int, int]]:
     """Of a long run, that Ctrl-C is to stop within a second."""
     steps, batch = a.pre.shape[:2]
-    if traced(a.pre):
+    if steps < 2 or traced(a.pre):
         return [(0, steps)]
     entries = a.pre.shape[2] * a.post.shape[2]
     parts = list(chunks(steps, 0.1 * batch * entries))

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_shape, check_tensor, dtype_name, fail
+from .._library import traced
 from ._plasticity import (
     ACTIVITIES,
     REDUCTIONS,
     arithmetic_dtype,
     check_clip,
-    check_in_place,
     check_number,
     check_weight,
     factor_of,
@@ -24,6 +24,7 @@ from ._plasticity import (
     settle,
     sign_of,
 )
+from ._plasticity import _extent as extent
 
 LEAKS = ("exponential", "euler")
 PAIRINGS = ("all", "nearest")
@@ -184,12 +185,24 @@ def arguments_of(
 def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
     """What stdp_ writes to is contiguous, shares no memory, and wants no gradient."""
     names = ("weight", *(f"state.{name}" for name in _TRACES))
-    for i, (name, t) in enumerate(zip(names, held, strict=True)):
+    grad = torch.is_grad_enabled()
+    for name, t in zip(names, held, strict=True):
         if t is None:
             continue
-        check_in_place(op, t, *held[i + 1 :], *read, name=name)
+        if grad and t.requires_grad:
+            rule = "not require grad, or be updated under torch.no_grad()"
+            fail(ValueError, op, name, rule, "one that does")
         if not t.is_contiguous():
             fail(ValueError, op, name, "be contiguous to be written to", f"strides {t.stride()}")
+    if any(t is not None and traced(t) for t in held):
+        return
+    spans = [None if t is None else extent(t) for t in (*held, *read)]
+    for i, name in enumerate(names):
+        if (mine := spans[i]) is None:
+            continue
+        for theirs in spans[i + 1 :]:
+            if theirs is not None and mine[0] < theirs[1] and theirs[0] < mine[1]:
+                fail(ValueError, op, name, "share no memory with another argument", "one that does")
 
 
 def _checked_rule(op: str, *rule: Any) -> Rule:
