@@ -77,8 +77,8 @@ class Sample(NamedTuple):
             (torch.rand(size.steps, size.batch, n, generator=g) < size.rate).float()
             for n in (size.inputs, size.outputs)
         ]
-        moved = (t.to(device, dtype) for t in (weight, *traces, *spikes))
-        return cls(*moved, None if mask is None else mask.to(device))
+        weight, r, o, pre, post = (t.to(device, dtype) for t in (weight, *traces, *spikes))
+        return cls(weight, r, o, pre, post, None if mask is None else mask.to(device))
 
     def copy(self) -> Sample:
         """Another one to work on."""

@@ -7,26 +7,22 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <atomic>
+#include <cmath>
 #include <cstring>
-#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "common/arrays.h"
 #include "common/scratch.h"
-#include "common/split.h"
-#include "common/tensor.h"
+#include "hebbian/all_parts.h"
+#include "hebbian/local_rule.h"
+#include "hebbian/plasticity.h"
 #include "sparse/compressed.h"
 
 namespace synops {
 namespace {
 
 constexpr const char* kOp = "stdp";
-using OptionalTensor = std::optional<Tensor>;
-
-// Bits of the report.
-constexpr int64_t kPre = 1, kPost = 2, kRate = 4, kOther = 8, kOverflow = 256;
 // Traces and spikes of the columns in a group of steps.
 constexpr int64_t kGroupBytes = int64_t{512} << 10;
 // A step goes by events while these are fewer than a kDense-th of columns and samples: an event
@@ -48,14 +44,12 @@ struct Call {
   int64_t steps, samples, rows, columns, entries;
   void *weight, *eligibility;
   void *trace_pre, *trace_post, *slow_pre, *slow_post;
-  Tensor pre, post, lr;
-  std::optional<Tensor> modulator, reward, sign;
+  Tensor pre, post;
+  double lr;
+  OptionalTensor rate, modulator, reward, sign;
+  bool check_sign;
   const int32_t *crow, *col;
 };
-
-ScalarType acc_type(DType dtype) {
-  return dtype == DType::kFloat64 ? ScalarType::Double : ScalarType::Float;
-}
 
 // (T, B, N) of floats whose arithmetic type is that of the weight, or of bytes.
 Tensor spikes_of(const Tensor& t, DType acc, const char* name) {
@@ -72,18 +66,10 @@ Tensor spikes_of(const Tensor& t, DType acc, const char* name) {
 // Something of the arithmetic type that is written to or read as it is.
 template <class... Sizes>
 void check_state(const Tensor& t, DType acc, const char* name, Sizes... sizes) {
-  check_tensor(t, acc_type(acc), sizeof...(sizes), kOp, name);
+  check_tensor(t, arithmetic_type(acc), sizeof...(sizes), kOp, name);
   int64_t axis = 0;
   (check_size(t.size(axis++), sizes, kOp, name, "a size"), ...);
   STD_TORCH_CHECK(t.is_contiguous(), kOp, ": ", name, " must be contiguous");
-}
-
-std::optional<Tensor> vector_of(const OptionalTensor& t, DType acc, int64_t size,
-                                const char* name) {
-  if (!t.has_value()) return std::nullopt;
-  check_tensor(*t, acc_type(acc), 1, kOp, name);
-  check_size(t->size(0), size, kOp, name, "size 0");
-  return dense_of(*t);
 }
 
 int64_t element_bytes(const Tensor& t) { return static_cast<int64_t>(t.element_size()); }
@@ -114,28 +100,24 @@ int64_t look(const Call& c) {
   const auto state = [&](const void* p, int64_t n) {
     return p == nullptr || k.finite(c.acc, p, c.samples * n);
   };
-  int64_t report = 0;
-  if (!good(c.pre)) report |= kPre;
-  if (!good(c.post)) report |= kPost;
-  if (!good(c.lr) || (c.modulator && !good(*c.modulator)) || (c.reward && !good(*c.reward)))
-    report |= kRate;
-  if (!state(c.trace_pre, c.columns) || !state(c.slow_pre, c.columns) ||
+  if (!good(c.pre)) return kPreNotFinite;
+  if (!good(c.post)) return kPostNotFinite;
+  if (!std::isfinite(c.lr) || !finite(c.rate) || !finite(c.modulator) || !finite(c.reward))
+    return kFactorNotFinite;
+  if (!finite(c.sign) || !state(c.trace_pre, c.columns) || !state(c.slow_pre, c.columns) ||
       !state(c.trace_post, c.rows) || !state(c.slow_post, c.rows))
-    report |= kOther;
-  return report;
-}
-
-// Working memory of the type A, filled by `make`.
-template <class A, class F>
-A* made(Scratch& room, int64_t n, F&& make) {
-  A* const p = static_cast<A*>(room.take(n * sizeof(A)));
-  for (int64_t i = 0; i < n; ++i) p[i] = make(i);
-  return p;
-}
-
-template <class A>
-const A* data(const std::optional<Tensor>& t) {
-  return t.has_value() ? static_cast<const A*>(t->const_data_ptr()) : nullptr;
+    return kArgumentNotFinite;
+  if (!c.check_sign) return 0;
+  const PlasticWeight w{c.dtype,  c.rows,    c.columns, c.weight, c.columns,
+                        c.weight, c.columns, nullptr,   nullptr,  nullptr};
+  const void* const sign = data_of(c.sign);
+  const bool holds =
+      c.crow == nullptr
+          ? signs_hold(w, sign)
+          : all_parts(c.rows, c.entries, [&](int64_t begin, int64_t end) {
+              return sampled_update_kernels().signs_hold(w, {c.crow, c.col}, sign, begin, end);
+            });
+  return holds ? 0 : kSignBroken;
 }
 
 // The events of one step from its drive (samples, columns).
@@ -178,26 +160,19 @@ int64_t run(const Call& c, const Numbers& x) {
   A* const potentiate = static_cast<A*>(room.take(group * of_post * sizeof(A)));
   A* const depressed = static_cast<A*>(room.take(group * of_post * sizeof(A)));
   A* const touched = static_cast<A*>(room.take(group * c.columns * sizeof(A)));
-  const A* const modulator = data<A>(c.modulator);
-  A* const scale = made<A>(room, B, [&](int64_t b) {
-    return (modulator == nullptr ? A(1) : modulator[b]) / (x.mean ? A(B) : A(1));
-  });
-  const A* const rate = static_cast<const A*>(c.lr.const_data_ptr());
-  A* const lr = made<A>(room, c.rows, [&](int64_t o) { return rate[c.lr.dim() == 0 ? 0 : o]; });
-  const A* const sign = data<A>(c.sign);
-  const A least = static_cast<A>(x.lower), largest = static_cast<A>(x.upper);
-  A* const lower = made<A>(room, c.columns, [&](int64_t j) {
-    return sign != nullptr && sign[j] > 0 ? std::max(least, A(0)) : least;
-  });
-  A* const upper = made<A>(room, c.columns, [&](int64_t j) {
-    return sign != nullptr && sign[j] < 0 ? std::min(largest, A(0)) : largest;
-  });
+  void* const scale = room.take(B * sizeof(A));
+  fill_factor(c.modulator, x.mean ? 1.0 / B : 1.0, B, c.acc, scale);
+  void* const lr = room.take(c.rows * sizeof(A));
+  fill_factor(c.rate, c.lr, c.rows, c.acc, lr);
+  void* const lower = room.take(c.columns * sizeof(A));
+  void* const upper = room.take(c.columns * sizeof(A));
+  fill_bounds(x.lower, x.upper, c.sign, c.columns, c.acc, lower, upper);
   int32_t* const column = static_cast<int32_t*>(room.take(group * c.columns * 4));
   int32_t* const ptr = static_cast<int32_t*>(room.take(group * (c.columns + 1) * 4));
   int32_t* const sample = static_cast<int32_t*>(room.take(group * most * 4));
   A* const value = static_cast<A*>(room.take(group * most * sizeof(A)));
   std::vector<StdpEvents> events(group);
-  std::atomic<bool> good{true};
+  bool good = true;
   for (int64_t t0 = 0; t0 < c.steps; t0 += group) {
     const int64_t steps = std::min(group, c.steps - t0);
     int64_t work = 0;
@@ -219,16 +194,38 @@ int64_t run(const Call& c, const Numbers& x) {
       const bool every = c.eligibility != nullptr || events[t].count == StdpEvents::kEvery;
       work += every ? c.entries * B / 8 : c.rows * (4 + events[t].count);
     }
-    const StdpSteps s{
-        c.rows,     c.columns,     B,         steps,
-        c.weight,   c.eligibility, c.crow,    c.col,
-        potentiate, depressed,     trace,     depress,
-        touched,    events.data(), lr,        c.reward ? data<A>(c.reward) + t0 : nullptr,
-        lower,      upper,         x.decay_e, x.soft};
-    split(c.rows, threads_for(work), [&](int64_t begin, int64_t end) {
-      Scratch terms(2 * B * sizeof(StdpTerm));
-      if (!kernels.rows(c.dtype, s, begin, end, static_cast<StdpTerm*>(terms.data())))
-        good.store(false, std::memory_order_relaxed);
+    const void* const reward =
+        c.reward.has_value() ? static_cast<const A*>(data_of(c.reward)) + t0 : nullptr;
+    const bool uniform = !c.sign.has_value() && c.columns > 0;
+    const StdpSteps s{c.rows,
+                      c.columns,
+                      B,
+                      steps,
+                      c.weight,
+                      c.eligibility,
+                      c.crow,
+                      c.col,
+                      potentiate,
+                      depressed,
+                      trace,
+                      depress,
+                      B == 1 ? depress : touched,
+                      events.data(),
+                      lr,
+                      reward,
+                      lower,
+                      upper,
+                      uniform,
+                      x.decay_e,
+                      x.soft};
+    good &= all_parts(c.rows, work, [&](int64_t begin, int64_t end) {
+      const size_t of_terms = Scratch::round_up(2 * B * sizeof(StdpTerm));
+      const size_t of_sums = c.columns * sizeof(A);
+      Scratch own(of_terms + Scratch::round_up(of_sums));
+      auto* const terms = static_cast<StdpTerm*>(own.take(of_terms));
+      void* const sums = own.take(of_sums);
+      std::memset(sums, 0, of_sums);
+      return kernels.rows(c.dtype, s, begin, end, terms, sums);
     });
   }
   return good ? 0 : kOverflow;
@@ -237,9 +234,10 @@ int64_t run(const Call& c, const Numbers& x) {
 int64_t checked_run(const Tensor& weight, const Tensor& trace_pre, const Tensor& trace_post,
                     const OptionalTensor& slow_pre, const OptionalTensor& slow_post,
                     const OptionalTensor& eligibility, const Tensor& pre, const Tensor& post,
-                    const OptionalTensor& crow, const OptionalTensor& col, const Tensor& lr,
-                    const OptionalTensor& modulator, const OptionalTensor& reward,
-                    const OptionalTensor& sign, const Numbers& x) {
+                    const OptionalTensor& crow, const OptionalTensor& col, double lr,
+                    const OptionalTensor& rate, const OptionalTensor& modulator,
+                    const OptionalTensor& reward, const OptionalTensor& sign, bool check_sign,
+                    const Numbers& x) {
   const bool compressed = crow.has_value();
   const DType dtype = dtype_of(weight, kOp, "weight");
   check_tensor(weight, weight.scalar_type(), compressed ? 1 : 2, kOp, "weight");
@@ -282,23 +280,17 @@ int64_t checked_run(const Tensor& weight, const Tensor& trace_pre, const Tensor&
                : check_state(*eligibility, acc, "eligibility", c.rows, c.columns);
     c.eligibility = eligibility->mutable_data_ptr();
   }
-  check_tensor(lr, acc_type(acc), lr.dim() == 0 ? 0 : 1, kOp, "lr");
-  if (lr.dim() == 1) check_size(lr.size(0), c.rows, kOp, "lr", "size 0");
-  c.lr = dense_of(lr);
-  c.modulator = vector_of(modulator, acc, c.samples, "modulator");
-  c.reward = vector_of(reward, acc, c.steps, "reward");
-  c.sign = vector_of(sign, acc, c.columns, "sign");
+  const ScalarType type = arithmetic_type(acc);
+  c.lr = lr, c.rate = optional_factor(rate, type, c.rows, kOp, "rate");
+  c.modulator = optional_factor(modulator, type, c.samples, kOp, "modulator");
+  c.reward = optional_vector(reward, type, c.steps, kOp, "reward");
+  c.sign = optional_vector(sign, type, c.columns, kOp, "sign");
+  c.check_sign = check_sign && sign.has_value();
   c.weight = weight.mutable_data_ptr();
   c.trace_pre = trace_pre.mutable_data_ptr(), c.trace_post = trace_post.mutable_data_ptr();
   const int64_t report = look(c);
   if (report != 0 || c.steps == 0 || c.samples == 0) return report;
   return acc == DType::kFloat64 ? run<double>(c, x) : run<float>(c, x);
-}
-
-Tensor report_of(int64_t bits) {
-  const Tensor out = empty({}, ScalarType::Long);
-  *static_cast<int64_t*>(out.mutable_data_ptr()) = bits;
-  return out;
 }
 
 // A contiguous copy.
@@ -319,41 +311,43 @@ Tensor copy_of(const Tensor& t) {
 Tensor stdp_(const Tensor& weight, const Tensor& trace_pre, const Tensor& trace_post,
              const OptionalTensor& slow_pre, const OptionalTensor& slow_post,
              const OptionalTensor& eligibility, const Tensor& pre, const Tensor& post,
-             const OptionalTensor& crow, const OptionalTensor& col, const Tensor& lr,
-             const OptionalTensor& modulator, const OptionalTensor& reward,
-             const OptionalTensor& sign, double decay_plus, double decay_minus, double decay_x,
-             double decay_y, double decay_e, double a_plus, double a_minus, double a3_plus,
-             double a3_minus, double lower, double upper, bool nearest, int64_t coincident,
-             bool soft, bool mean) {
-  return report_of(checked_run(weight, trace_pre, trace_post, slow_pre, slow_post, eligibility, pre,
-                               post, crow, col, lr, modulator, reward, sign,
-                               {decay_plus, decay_minus, decay_x, decay_y, decay_e, a_plus, a_minus,
-                                a3_plus, a3_minus, lower, upper, nearest, coincident, soft, mean}));
+             const OptionalTensor& crow, const OptionalTensor& col, double lr,
+             const OptionalTensor& rate, const OptionalTensor& modulator,
+             const OptionalTensor& reward, const OptionalTensor& sign, bool check_sign,
+             double decay_plus, double decay_minus, double decay_x, double decay_y, double decay_e,
+             double a_plus, double a_minus, double a3_plus, double a3_minus, double lower,
+             double upper, bool nearest, int64_t coincident, bool soft, bool mean) {
+  return scalar_report(
+      checked_run(weight, trace_pre, trace_post, slow_pre, slow_post, eligibility, pre, post, crow,
+                  col, lr, rate, modulator, reward, sign, check_sign,
+                  {decay_plus, decay_minus, decay_x, decay_y, decay_e, a_plus, a_minus, a3_plus,
+                   a3_minus, lower, upper, nearest, coincident, soft, mean}));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> stdp(
     const Tensor& weight, const Tensor& trace_pre, const Tensor& trace_post,
     const OptionalTensor& slow_pre, const OptionalTensor& slow_post,
     const OptionalTensor& eligibility, const Tensor& pre, const Tensor& post,
-    const OptionalTensor& crow, const OptionalTensor& col, const Tensor& lr,
+    const OptionalTensor& crow, const OptionalTensor& col, double lr, const OptionalTensor& rate,
     const OptionalTensor& modulator, const OptionalTensor& reward, const OptionalTensor& sign,
-    double decay_plus, double decay_minus, double decay_x, double decay_y, double decay_e,
-    double a_plus, double a_minus, double a3_plus, double a3_minus, double lower, double upper,
-    bool nearest, int64_t coincident, bool soft, bool mean) {
+    bool check_sign, double decay_plus, double decay_minus, double decay_x, double decay_y,
+    double decay_e, double a_plus, double a_minus, double a3_plus, double a3_minus, double lower,
+    double upper, bool nearest, int64_t coincident, bool soft, bool mean) {
   const auto state = [](const OptionalTensor& t) {
     return t.has_value() ? OptionalTensor(copy_of(*t)) : std::nullopt;
   };
   const OptionalTensor slow_in = state(slow_pre), slow_out = state(slow_post);
   const OptionalTensor traced = state(eligibility);
   const Tensor w = copy_of(weight), in = copy_of(trace_pre), out = copy_of(trace_post);
-  const int64_t bits = checked_run(
-      w, in, out, slow_in, slow_out, traced, pre, post, crow, col, lr, modulator, reward, sign,
-      {decay_plus, decay_minus, decay_x, decay_y, decay_e, a_plus, a_minus, a3_plus, a3_minus,
-       lower, upper, nearest, coincident, soft, mean});
+  const int64_t bits =
+      checked_run(w, in, out, slow_in, slow_out, traced, pre, post, crow, col, lr, rate, modulator,
+                  reward, sign, check_sign,
+                  {decay_plus, decay_minus, decay_x, decay_y, decay_e, a_plus, a_minus, a3_plus,
+                   a3_minus, lower, upper, nearest, coincident, soft, mean});
   const auto or_none = [](const OptionalTensor& t) {
     return t.has_value() ? *t : empty({0}, ScalarType::Float);
   };
-  return {w, in, out, or_none(slow_in), or_none(slow_out), or_none(traced), report_of(bits)};
+  return {w, in, out, or_none(slow_in), or_none(slow_out), or_none(traced), scalar_report(bits)};
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ struct StdpSteps {
   const StdpEvents* events;            // of each step; null: every step goes over all columns
   const void *lr, *reward;             // (rows,); (steps,) or null
   const void *lower, *upper;           // (columns,)
+  bool uniform;                        // all bounds are those of column 0
   double decay;                        // of the eligibility
   bool soft;
 };
@@ -59,9 +60,10 @@ struct StdpKernels {
   // of those that are not 0 to `column`, and how many there are.
   int64_t (*touch)(DType dtype, const void* drive, int64_t samples, int64_t n, void* touched,
                    int32_t* column);
-  // All steps of rows [begin, end); `dtype` of the weight. terms: room for 2 * samples. False when
-  // an entry is not finite.
-  bool (*rows)(DType dtype, const StdpSteps& s, int64_t begin, int64_t end, StdpTerm* terms);
+  // All steps of rows [begin, end); `dtype` of the weight. terms: room for 2 * samples; sums:
+  // zeros, (columns,), and zeros again afterwards. False when an entry is not finite.
+  bool (*rows)(DType dtype, const StdpSteps& s, int64_t begin, int64_t end, StdpTerm* terms,
+               void* sums);
 };
 
 SYNOPS_KERNELS(StdpKernels, stdp)

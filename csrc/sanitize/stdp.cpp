@@ -112,6 +112,8 @@ void check_rows(Isa isa, const Shape& x, bool compressed, bool soft, bool traced
   if (compressed)
     for (auto& of_step : events.each) of_step.count = of_step.count == 0 ? 0 : StdpEvents::kEvery;
   const Exact<StdpTerm> terms(2 * x.samples);
+  const Exact<A> sums(x.columns);
+  for (int64_t j = 0; j < x.columns; ++j) sums[j] = A(0);
   const StdpSteps s{x.rows,
                     x.columns,
                     x.samples,
@@ -130,12 +132,15 @@ void check_rows(Isa isa, const Shape& x, bool compressed, bool soft, bool traced
                     reward.get(),
                     lower.get(),
                     upper.get(),
+                    by_events,
                     0.5,
                     soft};
   const int64_t bounds[] = {0, x.rows / 2, x.rows};  // in two parts, as threads have them
   for (int part = 0; part < 2; ++part)
-    require(stdp_kernels(isa).rows(dtype<T>(), s, bounds[part], bounds[part + 1], terms.get()),
+    require(stdp_kernels(isa).rows(dtype<T>(), s, bounds[part], bounds[part + 1], terms.get(),
+                                   sums.get()),
             "finite");
+  for (int64_t j = 0; j < x.columns; ++j) require(sums[j] == A(0), "sums");
   const auto entry = [&](int64_t o, int64_t j, int64_t p) {
     double v = static_cast<double>(weight[p]), held = kept[p];
     for (int64_t t = 0; t < kSteps; ++t) {

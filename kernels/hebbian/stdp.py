@@ -21,7 +21,7 @@ __all__ = ["AOT", "stdp", "stdp_"]
 SIDE = {"BLOCK_N": 128}
 TILE = {"BLOCK_O": 8, "BLOCK_I": 64}
 ENTRIES = {"BLOCK_E": 128}
-PRE, POST, RATE, OTHER, OVERFLOW = 1, 2, 4, 8, 256  # bits of the report
+PRE, POST, RATE, OTHER, SIGN, OVERFLOW = 1, 2, 4, 8, 16, 256  # bits of the report
 
 
 @triton.jit
@@ -72,9 +72,20 @@ def _side_kernel(
 
 @triton.jit
 def _after_step(
-    w, e, up, down, touched, lr, reward, lower, upper, DECAY: tl.constexpr, SOFT: tl.constexpr, KEPT: tl.constexpr
+    w,
+    e,
+    up,
+    down,
+    touched,
+    lr,
+    reward,
+    lower,
+    upper,
+    DECAY: tl.constexpr,
+    SOFT: tl.constexpr,
+    KEPT: tl.constexpr,
 ):
-    """The weight and the eligibility of some entries after a step; KEPT: there is an eligibility."""
+    """The weight and the eligibility (KEPT: there is one) of some entries after a step."""
     if SOFT:
         change = up * (upper - w) - down * (w - lower)
     else:
@@ -92,21 +103,21 @@ def _after_step(
 
 @triton.jit
 def _dense_kernel(
-    weight_ptr,  # (O, I)
+    weight_ptr,  # (OUT, IN)
     eligibility_ptr,  # or None
-    up_ptr,  # (T, B, O): drive of the rows
+    up_ptr,  # (T, B, OUT): drive of the rows
     trace_o_ptr,
-    trace_i_ptr,  # (T, B, I)
+    trace_i_ptr,  # (T, B, IN)
     down_ptr,
-    lr_ptr,  # (O,)
+    lr_ptr,  # (OUT,)
     reward_ptr,  # (T,), or None
-    lower_ptr,  # (I,)
+    lower_ptr,  # (IN,)
     upper_ptr,
     report_ptr,
     T,
     B,
-    O,
-    I,
+    OUT,
+    IN,
     DECAY: tl.constexpr,
     SOFT: tl.constexpr,
     ACC: tl.constexpr,
@@ -116,9 +127,9 @@ def _dense_kernel(
     o = tl.program_id(0).to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
     i = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
     good = tl.load(report_ptr) % 256 == 0
-    in_o, in_i = (o < O) & good, i < I
+    in_o, in_i = (o < OUT) & good, i < IN
     inside = in_o[:, None] & in_i[None, :]
-    place = o[:, None] * I + i[None, :]
+    place = o[:, None] * IN + i[None, :]
     w = tl.load(weight_ptr + place, mask=inside, other=0)
     lr = tl.load(lr_ptr + o, mask=in_o, other=0)[:, None]
     lower = tl.load(lower_ptr + i, mask=in_i, other=0)[None, :]
@@ -133,8 +144,8 @@ def _dense_kernel(
         of_row = tl.zeros((BLOCK_O,), tl.int1)
         of_column = tl.zeros((BLOCK_I,), tl.int1)
         for b in range(B):
-            at_o = (t * B + b).to(tl.int64) * O + o
-            at_i = (t * B + b).to(tl.int64) * I + i
+            at_o = (t * B + b).to(tl.int64) * OUT + o
+            at_i = (t * B + b).to(tl.int64) * IN + i
             p = tl.load(up_ptr + at_o, mask=in_o, other=0)
             q = tl.load(down_ptr + at_i, mask=in_i, other=0)
             up += p[:, None] * tl.load(trace_i_ptr + at_i, mask=in_i, other=0)[None, :]
@@ -166,9 +177,9 @@ def _entries_kernel(
     eligibility_ptr,  # or None
     crow_ptr,
     col_ptr,
-    up_ptr,  # (T, B, O)
+    up_ptr,  # (T, B, OUT)
     trace_o_ptr,
-    trace_i_ptr,  # (T, B, I)
+    trace_i_ptr,  # (T, B, IN)
     down_ptr,
     lr_ptr,
     reward_ptr,  # or None
@@ -177,8 +188,8 @@ def _entries_kernel(
     report_ptr,
     T,
     B,
-    O,
-    I,
+    OUT,
+    IN,
     NNZ,
     DECAY: tl.constexpr,
     SOFT: tl.constexpr,
@@ -193,7 +204,7 @@ def _entries_kernel(
     for first in range(begin, end, BLOCK_E):
         place = first + tl.arange(0, BLOCK_E)
         i = tl.load(col_ptr + place, mask=place < end, other=-1)
-        inside = (i >= 0) & (i < I) & good
+        inside = (i >= 0) & (i < IN) & good
         w = tl.load(weight_ptr + place, mask=inside, other=0)
         lower = tl.load(lower_ptr + i, mask=inside, other=0)
         upper = tl.load(upper_ptr + i, mask=inside, other=0)
@@ -206,8 +217,8 @@ def _entries_kernel(
             down = tl.zeros((BLOCK_E,), ACC)
             hit = tl.zeros((BLOCK_E,), ACC)
             for b in range(B):
-                at_o = (t * B + b).to(tl.int64) * O + o
-                at_i = (t * B + b).to(tl.int64) * I + i
+                at_o = (t * B + b).to(tl.int64) * OUT + o
+                at_i = (t * B + b).to(tl.int64) * IN + i
                 p = tl.load(up_ptr + at_o)
                 q = tl.load(down_ptr + at_i, mask=inside, other=0)
                 up += p * tl.load(trace_i_ptr + at_i, mask=inside, other=0)
@@ -257,10 +268,12 @@ def stdp_(
     post: Tensor,
     crow: Tensor | None,
     col: Tensor | None,
-    lr: Tensor,
+    lr: float,
+    rate: Tensor | None,
     modulator: Tensor | None,
     reward: Tensor | None,
     sign: Tensor | None,
+    check_sign: bool,
     decay_plus: float,
     decay_minus: float,
     decay_x: float,
@@ -278,44 +291,52 @@ def stdp_(
     mean: bool,
 ) -> Tensor:
     op = "stdp"
-    require(weight.dtype in NAMES and weight.is_contiguous(), op, "weight must be contiguous floats")
+    require(
+        weight.dtype in NAMES and weight.is_contiguous(), op, "weight must be contiguous floats"
+    )
     pre, post = _spikes("pre", pre, weight), _spikes("post", post, weight)
-    T, B, I = pre.shape
-    O = post.shape[2]
+    T, B, IN = pre.shape
+    OUT = post.shape[2]
     require(post.shape[:2] == pre.shape[:2], op, "pre and post must have as many steps and samples")
     compressed = crow is not None and col is not None
     require((crow is None) == (col is None), op, "crow and col must be given together")
     if compressed:
         require_index(op, weight, crow, col)
-        good = crow.dim() == 1 and crow.shape[0] == O + 1 and col.dim() == 1 and weight.dim() == 1
-        require(good and weight.shape[0] >= col.shape[0], op, f"crow must have {O} rows in weight")
+        good = crow.dim() == 1 and crow.shape[0] == OUT + 1 and col.dim() == 1 and weight.dim() == 1
+        require(
+            good and weight.shape[0] >= col.shape[0], op, f"crow must have {OUT} rows in weight"
+        )
     else:
-        require(tuple(weight.shape) == (O, I), op, f"weight must have shape {(O, I)}")
+        require(tuple(weight.shape) == (OUT, IN), op, f"weight must have shape {(OUT, IN)}")
     pairs = ((slow_pre, slow_post, "slow traces"), (eligibility, reward, "eligibility and reward"))
     for one, other, names in pairs:
         require((one is None) == (other is None), op, f"{names} must be given together")
     shapes = {
-        "trace_pre": (trace_pre, (B, I)),
-        "trace_post": (trace_post, (B, O)),
-        "slow_pre": (slow_pre, (B, I)),
-        "slow_post": (slow_post, (B, O)),
+        "trace_pre": (trace_pre, (B, IN)),
+        "trace_post": (trace_post, (B, OUT)),
+        "slow_pre": (slow_pre, (B, IN)),
+        "slow_post": (slow_post, (B, OUT)),
         "eligibility": (eligibility, tuple(weight.shape)),
-        "lr": (lr, (O,) if lr.dim() else ()),
+        "rate": (rate, (OUT,) if rate is None or rate.dim() else ()),
         "modulator": (modulator, (B,)),
         "reward": (reward, (T,)),
-        "sign": (sign, (I,)),
+        "sign": (sign, (IN,)),
     }
     for name, (t, shape) in shapes.items():
         _checked(name, t, shape, weight)
         written = name in ("trace_pre", "trace_post", "slow_pre", "slow_post", "eligibility")
         require(t is None or not written or t.is_contiguous(), op, f"{name} must be contiguous")
-    report = _report(pre, post, (lr, modulator, reward), (trace_pre, trace_post))
+    states = (trace_pre, trace_post, slow_pre, slow_post, sign)
+    report = _report(pre, post, (rate, modulator, reward), states)
+    if sign is not None and check_sign:
+        broken = weight * sign if col is None else weight[: len(col)] * sign[col]
+        report = torch.where(report == 0, SIGN * (broken < 0).any(), report)
     if not T * B * weight.numel():
         return report
     fresh: dict[str, Any] = {"dtype": trace_pre.dtype, "device": weight.device}
     scale = torch.ones(B, **fresh) if modulator is None else modulator
     scale = (scale / B if mean else scale).contiguous()
-    low, high = torch.full((I,), lower, **fresh), torch.full((I,), upper, **fresh)
+    low, high = torch.full((IN,), lower, **fresh), torch.full((IN,), upper, **fresh)
     if sign is not None:
         low = torch.where(sign > 0, low.clamp_min(0), low)
         high = torch.where(sign < 0, high.clamp_max(0), high)
@@ -336,16 +357,16 @@ def stdp_(
         )  # fmt: skip
         sides.append((seen, drive))
     (trace_i, down), (trace_o, up) = sides
-    rate = lr.expand(O).contiguous()
+    rates = (lr * (torch.ones((), **fresh) if rate is None else rate)).expand(OUT).contiguous()
     reward = None if reward is None else reward.contiguous()
     options = {"DECAY": decay_e, "SOFT": soft, "ACC": accumulator(weight.dtype), **OPTIONS}
-    driven = (up, trace_o, trace_i, down, rate, reward, low, high, report, T, B, O, I)
+    driven = (up, trace_o, trace_i, down, rates, reward, low, high, report, T, B, OUT, IN)
     if compressed:
-        _entries_kernel[(O,)](
+        _entries_kernel[(OUT,)](
             weight, eligibility, crow, col, *driven, col.shape[0], **ENTRIES, **options
         )
     else:
-        grid = (triton.cdiv(O, TILE["BLOCK_O"]), triton.cdiv(I, TILE["BLOCK_I"]))
+        grid = (triton.cdiv(OUT, TILE["BLOCK_O"]), triton.cdiv(IN, TILE["BLOCK_I"]))
         _dense_kernel[grid](weight, eligibility, *driven, **TILE, **options)
     return report
 
@@ -369,7 +390,7 @@ def stdp(weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 def _builds(dtype: torch.dtype, every: bool) -> list[Build]:
     acc = "*fp64" if dtype == torch.float64 else "*fp32"
     numbers = dict.fromkeys(("DECAY", "SLOW_DECAY", "PAIR", "TRIPLE"), 0.95)
-    sizes = dict.fromkeys(("T", "B", "O", "I"), "i32")
+    sizes = dict.fromkeys(("T", "B", "OUT", "IN"), "i32")
     sums = {
         **dict.fromkeys(("up_ptr", "trace_o_ptr", "trace_i_ptr", "down_ptr"), acc),
         **dict.fromkeys(("lr_ptr", "lower_ptr", "upper_ptr"), acc),

@@ -74,10 +74,11 @@ _LOCAL = (
 _BCM = "Tensor pre, Tensor? post, float theta_rate"
 # What stdp is driven by and how it changes a weight, behind the weight and the state of its traces.
 _STDP = (
-    "Tensor pre, Tensor post, Tensor? crow, Tensor? col, Tensor lr, Tensor? modulator,"
-    " Tensor? reward, Tensor? sign, float decay_plus, float decay_minus, float decay_x,"
-    " float decay_y, float decay_e, float a_plus, float a_minus, float a3_plus, float a3_minus,"
-    " float lower, float upper, bool nearest, int coincident, bool soft, bool mean"
+    "Tensor pre, Tensor post, Tensor? crow, Tensor? col, float lr, Tensor? rate,"
+    " Tensor? modulator, Tensor? reward, Tensor? sign, bool check_sign, float decay_plus,"
+    " float decay_minus, float decay_x, float decay_y, float decay_e, float a_plus, float a_minus,"
+    " float a3_plus, float a3_minus, float lower, float upper, bool nearest, int coincident,"
+    " bool soft, bool mean"
 )
 
 TABLE: dict[str, dict[str, Stem]] = {

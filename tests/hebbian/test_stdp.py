@@ -104,9 +104,9 @@ class TestTiming:
         assert abs(self.change([60, 70], [66], **options) - want) < 1e-6 * 0.5
 
     def test_frequency(self):
-        """60 pairs, post 10 ms behind pre, with Pfister and Gerstner's numbers for the visual cortex
-        (all-to-all, minimal): next to nothing at .1 Hz and stronger with the frequency, against
-        sums over all pairs and triplets of spikes."""
+        """60 pairs, post 10 ms behind pre, with the numbers of Pfister and Gerstner for the visual
+        cortex (all-to-all, minimal): next to nothing at .1 Hz and stronger with the frequency,
+        against sums over all pairs and triplets of spikes."""
         fitted = {
             "tau_plus": 16.8, "tau_minus": 33.7, "tau_y": 114.0, "a_plus": 0.0, "a_minus": 7.1e-3,
             "a3_plus": 6.5e-3, "coincident": "none",
@@ -304,10 +304,12 @@ def raw(**changes):
         "post": torch.rand(3, 2, 7) < 0.3,
         "crow": None,
         "col": None,
-        "lr": torch.rand(7),
+        "lr": 0.1,
+        "rate": torch.rand(7),
         "modulator": torch.rand(2),
         "reward": torch.rand(3),
         "sign": torch.ones(9),
+        "check_sign": True,
         **dict.fromkeys(("plus", "minus", "x", "y", "e"), 0.9),
         **dict.fromkeys(("a_plus", "a_minus", "a3_plus", "a3_minus"), 0.1),
         "lower": 0.0,
@@ -320,6 +322,171 @@ def raw(**changes):
     return args | changes
 
 
+NAN = math.nan
+WRONG = [
+    ({"weight": [1.0]}, TypeError, "weight must be a torch.Tensor, got list"),
+    ({"weight": torch.ones(4, 5).int()}, TypeError, "weight must be float32"),
+    ({"weight": torch.ones(5)}, ValueError, r"weight must have shape \(out, in\)"),
+    ({"weight": torch.ones(4, 6)}, ValueError, r"pre must have 6 units"),
+    ({"weight": torch.ones(3, 5)}, ValueError, r"post must have 3 units"),
+    ({"pre": torch.ones(3, 2, 5).int()}, TypeError, "pre must be float32"),
+    ({"pre": torch.ones(1, 3, 2, 5)}, ValueError, r"pre must have shape \(T, B, in\)"),
+    ({"post": torch.ones(3, 4)}, ValueError, "post must have as many dimensions, steps"),
+    ({"post": torch.ones(2, 2, 4)}, ValueError, "post must have as many dimensions, steps"),
+    ({"post": torch.full((3, 2, 4), NAN)}, ValueError, "post must be finite, got inf or NaN"),
+    ({"pre": torch.full((3, 2, 5), math.inf)}, ValueError, "pre must be finite"),
+    ({"state": (1, 2)}, TypeError, "state must be an STDPState, got tuple"),
+    ({"state": STDPState(torch.ones(2, 5), torch.ones(4))}, ValueError, "state.post must have"),
+    (
+        {"state": STDPState(torch.ones(2, 5), torch.ones(2, 4), torch.ones(2, 5))},
+        ValueError,
+        "state.slow_pre must be None without a3_plus or a3_minus",
+    ),
+    (
+        {"state": STDPState(torch.ones(2, 5).double(), torch.ones(2, 4))},
+        TypeError,
+        "state.pre must be float32, got float64",
+    ),
+    (
+        {"state": STDPState(torch.ones(2, 5), torch.full((2, 4), NAN))},
+        ValueError,
+        "a trace or sign must be finite",
+    ),
+    ({"lr": "1"}, TypeError, "lr must be a number, got str"),
+    ({"lr": NAN}, ValueError, "lr must be finite"),
+    ({"lr": torch.tensor(NAN)}, ValueError, "lr, modulator or reward must be finite"),
+    ({"lr": torch.ones(5)}, ValueError, r"lr must have shape \(\) or \(out,\) = \(4,\)"),
+    ({"modulator": torch.ones(3)}, ValueError, r"modulator must have shape \(\) or \(B,\)"),
+    ({"reward": 1.0}, ValueError, "tau_e must be given with the other"),
+    ({"tau_e": 1.0}, ValueError, "reward must be given with the other"),
+    ({"reward": torch.ones(4), "tau_e": 1.0}, ValueError, r"reward must have shape"),
+    ({"tau_plus": 0}, ValueError, "tau_plus must be positive, got 0"),
+    ({"tau_minus": NAN}, ValueError, "tau_minus must be finite"),
+    ({"tau_minus": torch.ones(())}, TypeError, "tau_minus must be a number, got Tensor"),
+    ({"tau_x": -1.0, "a3_plus": 1.0}, ValueError, "tau_x must be positive, got -1"),
+    ({"tau_plus": 0.5, "leak": "euler"}, ValueError, "tau_plus must be at least dt = 1"),
+    ({"dt": 0.0}, ValueError, "dt must be positive"),
+    ({"leak": "linear"}, ValueError, "leak must be one of exponential, euler, got 'linear'"),
+    ({"pairing": ["all"]}, ValueError, "pairing must be one of all, nearest"),
+    ({"coincident": True}, ValueError, "coincident must be one of none, potentiate"),
+    ({"bounds": "soft"}, ValueError, "clip must be finite with bounds='soft', got None"),
+    ({"clip": (1.0, 0.0)}, ValueError, "clip must be .*lower <= upper"),
+    ({"clip": (0.5, 1.0), "sign": torch.ones(5)}, ValueError, "clip must hold 0"),
+    ({"sign": torch.ones(4)}, ValueError, r"sign must have shape \(in,\)"),
+    ({"sign": -torch.ones(5)}, ValueError, "weight must agree with sign"),
+    ({"pattern": torch.ones(4, 5)}, TypeError, "pattern must be a synops.sparse.Pattern"),
+    ({"reduction": "none"}, ValueError, "reduction must be one of mean, sum, got 'none'"),
+    ({"backend": "cuda"}, ValueError, "backend"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), WRONG, ids=range(len(WRONG)))
+def test_wrong_arguments(change, error, message):
+    """Also in place, where nothing is changed."""
+    torch.manual_seed(0)
+    args = {"weight": torch.rand(4, 5), "pre": torch.ones(3, 2, 5), "post": torch.ones(3, 2, 4)}
+    args |= change
+    before = args["weight"].clone() if isinstance(args["weight"], torch.Tensor) else None
+    for function in (stdp, stdp_):
+        with pytest.raises(error, match=f"^{function.__name__}: {message}|backend"):
+            function(**args)
+        assert before is None or torch.equal(args["weight"], before)
+
+
+def test_overflow():
+    ones = torch.ones(3, 1, 5)
+    for rule in ({}, {"reward": 1.0, "tau_e": 2.0}):
+        with pytest.raises(OverflowError, match="weight overflowed: lower lr"):
+            stdp(torch.rand(5, 5), ones, ones, lr=3e38, a_minus=0.0, **rule)
+    with pytest.raises(OverflowError, match="weight overflowed: lower lr"):
+        stdp(torch.rand(5, 5).half(), ones, ones, lr=7e4, a_minus=0.0)
+    one = torch.zeros(2, 40)
+    one[1, 3] = 1
+    state = STDPState(torch.zeros(40), torch.ones(5))
+    with pytest.raises(OverflowError):  # by events
+        stdp(torch.full((5, 40), -3e38), one, torch.zeros(2, 5), state, lr=3e38)
+
+
+class TestInPlace:
+    def call(self, message, **change):
+        args = {"weight": torch.rand(4, 5), "pre": torch.ones(3, 2, 5), "post": torch.ones(3, 2, 4)}
+        args |= change
+        before = args["weight"].detach().clone()
+        with pytest.raises(ValueError, match=message):
+            stdp_(**args)
+        assert torch.equal(args["weight"], before)
+
+    def test_refused(self):
+        weight = torch.rand(4, 5)
+        self.call("weight must not require grad", weight=torch.rand(4, 5, requires_grad=True))
+        self.call("weight must", weight=torch.rand(5, 4).t())
+        self.call("weight must", weight=torch.rand(1, 5).expand(4, 5))
+        square = torch.ones(3, 5, 5)
+        self.call("no memory", weight=square[1], pre=square, post=torch.ones(3, 5, 5))
+        traces = torch.zeros(2, 5)
+        self.call(
+            "state.pre must share no memory", weight=torch.rand(5, 5), post=square[:, :2],
+            state=STDPState(traces, traces),
+        )  # fmt: skip
+        with torch.no_grad():
+            leaf = weight.clone().requires_grad_()
+            assert stdp_(leaf, torch.ones(3, 2, 5), torch.ones(3, 2, 4)).weight is leaf
+
+    def test_spikes_may_be_the_same(self):
+        x = (torch.rand(4, 6) < 0.5).float()
+        weight = torch.rand(6, 6)
+        assert torch.equal(stdp_(weight.clone(), x, x).weight, stdp(weight, x, x.clone()).weight)
+
+    def test_signs_are_checked_once(self):
+        x, sign = torch.ones(2, 5), torch.ones(5)
+        weight = torch.rand(5, 5)
+        stdp_(weight, x, x, sign=sign)
+        weight[0, 0] = -1.0  # another version of it
+        with pytest.raises(ValueError, match="agree with sign"):
+            stdp_(weight, x, x, sign=sign)
+
+
+UNSAFE = [
+    ({"weight": torch.rand(7)}, "weight must have 2 dimensions"),
+    ({"weight": torch.rand(9, 7).t()}, "weight must be contiguous"),
+    ({"weight": torch.rand(7, 8)}, "size 1 of weight must be 9"),
+    ({"weight": torch.rand(7, 9).int()}, "floating point"),
+    ({"trace_pre": torch.rand(2, 8)}, "trace_pre"),
+    ({"trace_pre": torch.rand(9, 2).t()}, "trace_pre must be contiguous"),
+    ({"trace_post": torch.rand(2, 7).double()}, "trace_post has the wrong dtype"),
+    ({"slow_pre": None}, "slow_pre and slow_post must be given together"),
+    ({"eligibility": None}, "eligibility and reward must be given together"),
+    ({"eligibility": torch.rand(7, 8)}, "eligibility"),
+    ({"pre": torch.rand(2, 9)}, "pre must have 3 dimensions"),
+    ({"pre": torch.rand(3, 2, 9).double()}, "pre has the wrong dtype"),
+    ({"pre": torch.ones(3, 2, 9, dtype=torch.int64)}, "pre must be a floating point"),
+    ({"post": torch.rand(4, 2, 7)}, "size 0 of post must be 3"),
+    ({"post": torch.rand(3, 1, 7)}, "size 1 of post must be 2"),
+    ({"rate": torch.rand(6)}, "rate"),
+    ({"modulator": torch.rand(3)}, "modulator"),
+    ({"reward": torch.rand(2)}, "reward"),
+    ({"sign": torch.rand(8)}, "sign"),
+    ({"col": torch.zeros(3, dtype=torch.int32)}, "crow and col must be given together"),
+    (
+        {"crow": torch.tensor([0, 1, 1, 1, 1, 1, 1, 1], dtype=torch.int32),
+         "col": torch.tensor([9], dtype=torch.int32), "weight": torch.rand(1)},
+        "col must lie in",
+    ),
+    (
+        {"crow": torch.tensor([0, 1, 1, 1, 1, 1, 1, 2], dtype=torch.int32),
+         "col": torch.tensor([1, 2], dtype=torch.int32), "weight": torch.rand(1)},
+        "weight must hold at least 2",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), UNSAFE, ids=range(len(UNSAFE)))
+def test_raw_op(change, message):
+    torch.ops.synops.stdp_(*raw().values())
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.synops.stdp_(*raw(**change).values())
+
+
 @pytest.mark.triton
 @pytest.mark.parametrize("rule", RULES)
 def test_triton(rule):
@@ -329,6 +496,7 @@ def test_triton(rule):
 
 
 @pytest.mark.triton
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # the interpreter's numpy
 def test_triton_report_and_half():
     s = sample(1, 2, 70, 9, 0.2, dtype=torch.bfloat16)
     check(s, torch.bfloat16, backend="triton")

@@ -81,6 +81,6 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match="reward"):
         layer.learn(*spikes())
     layer.learn(*spikes(), reward=0.0)
-    with pytest.raises(ValueError, match="state.pre must have shape"):
+    with pytest.raises(ValueError, match=r"state\.pre must have shape"):
         layer.learn(*spikes(batch=3), reward=1.0)
     assert torch.equal(layer.weight, before)

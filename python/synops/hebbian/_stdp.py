@@ -10,9 +10,7 @@ from torch import Tensor
 from .._chunks import chunks
 from .._library import Op, refused_gradient, traced
 from ..sparse import Pattern
-from ._stdp_arguments import Arguments, STDPState, arguments_of, check_not_shared
-
-__all__ = ["STDP", "STDPState", "stdp", "stdp_"]
+from ._stdp_arguments import Arguments, STDPState, arguments_of
 
 
 class STDP(NamedTuple):
@@ -152,10 +150,13 @@ def stdp(
     spikes in a model of spike timing-dependent plasticity, J. Neurosci. 26, 2006, equations 2 to 4;
     R. Florian, Reinforcement learning through modulation of STDP, Neural Computation 19, 2007.
     """
+    rule = (
+        a_plus, a_minus, tau_plus, tau_minus, a3_plus, a3_minus, tau_x, tau_y, dt, leak, tau_e,
+        pairing, coincident, bounds, reduction,
+    )  # fmt: skip
     a = arguments_of(
-        "stdp", weight, pre, post, state, lr, modulator, a_plus, a_minus, tau_plus, tau_minus,
-        a3_plus, a3_minus, tau_x, tau_y, dt, leak, pairing, coincident, reward, tau_e, bounds, clip,
-        sign, pattern, reduction, in_place=False,
+        "stdp", weight, pre, post, state, rule, lr=lr, modulator=modulator, reward=reward,
+        clip=clip, sign=sign, pattern=pattern, in_place=False,
     )  # fmt: skip
     first, *rest = _pieces(a)
     *held, report = _op(*a.held, *a.piece(*first), backend=backend)
@@ -163,6 +164,7 @@ def stdp(
     held = [None if old is None else new for old, new in zip(a.held, held, strict=True)]
     for part in rest:
         a.settle(_op_(*held, *a.piece(*part), backend=backend))
+    a.learned(held[0])
     return STDP(held[0], a.state_of(held))
 
 
@@ -206,23 +208,26 @@ def stdp_(
             contiguous, that shares memory with another argument, or that requires grad while grad
             mode is on (``torch.no_grad()`` allows it, as for torch's own in-place functions).
     """
-    a = arguments_of(
-        "stdp_", weight, pre, post, state, lr, modulator, a_plus, a_minus, tau_plus, tau_minus,
-        a3_plus, a3_minus, tau_x, tau_y, dt, leak, pairing, coincident, reward, tau_e, bounds, clip,
-        sign, pattern, reduction, in_place=True,
+    rule = (
+        a_plus, a_minus, tau_plus, tau_minus, a3_plus, a3_minus, tau_x, tau_y, dt, leak, tau_e,
+        pairing, coincident, bounds, reduction,
     )  # fmt: skip
-    check_not_shared("stdp_", a)
+    a = arguments_of(
+        "stdp_", weight, pre, post, state, rule, lr=lr, modulator=modulator, reward=reward,
+        clip=clip, sign=sign, pattern=pattern, in_place=True,
+    )  # fmt: skip
     for part in _pieces(a):
         a.settle(_op_(*a.held, *a.piece(*part), backend=backend))
+    a.learned(weight)
     return STDP(weight, a.state_of(a.held))
 
 
 def _pieces(a: Arguments) -> list[tuple[int, int]]:
     """Of a long run, that Ctrl-C is to stop within a second."""
     steps, batch = a.pre.shape[:2]
-    if traced(a.pre):
+    if steps < 2 or traced(a.pre):
         return [(0, steps)]
-    entries = a.held[0].numel()
+    entries = a.pre.shape[2] * a.post.shape[2]
     parts = list(chunks(steps, 0.1 * batch * entries))
     if len(parts) > 1:
         a.check_finite()  # before the first is written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class STDPLinear(Module):
             reduction. Default of ``clip``: (0, 1). With ``tau_e`` :meth:`learn` needs a reward.
 
     Attributes:
-        weight: ``(out, in)``, uniform in ``clip``, or in [0, 1] without.
+        weight: ``(out, in)``, uniform in ``clip``, or in [0, 1] where that is not finite.
 
     Shape:
         input ``(..., in)``; returns ``(..., out)``.
@@ -70,22 +71,18 @@ class STDPLinear(Module):
         self.weight = Parameter(weight, requires_grad=False)
         for name in _TRACES:
             self.register_buffer(f"trace_{name}", None)
-        self.reset_parameters()
-        reward = {"reward": 0.0} if self._rewarded else {}
         none = torch.zeros(0, 1, 1)  # raises what it refuses
-        stdp_(torch.full((1, 1), float(self.weight.mean()) if weight.numel() else 0.0),
-              none, none, **self.options | reward)  # fmt: skip
-
-    @property
-    def _rewarded(self) -> bool:
-        return self.options.get("tau_e") is not None
+        reward = None if self.options.get("tau_e") is None else 0.0
+        stdp_(torch.zeros(1, 1), none, none, reward=reward, **self.options)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws the weight anew, and forgets the traces."""
         low, high = self.options["clip"] or (0.0, 1.0)
-        low, high = (float(b) if abs(b) < float("inf") else float(i) for i, b in enumerate((low, high)))
+        if not math.isfinite(high - low):
+            low, high = 0.0, 1.0
         with torch.no_grad():
-            self.weight.uniform_(min(low, high), max(low, high))
+            self.weight.uniform_(low, high)
         self.reset_state()
 
     def reset_state(self) -> None:

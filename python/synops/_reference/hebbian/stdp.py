@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PRE, POST, RATE, OTHER, OVERFLOW = 1, 2, 4, 8, 256  # bits of the report
+PRE, POST, RATE, OTHER, SIGN, OVERFLOW = 1, 2, 4, 8, 16, 256  # bits of the report
 
 
 class _Side(NamedTuple):
@@ -58,10 +58,12 @@ def stdp(
     post: Tensor,
     crow: Tensor | None,
     col: Tensor | None,
-    lr: Tensor,
+    lr: float,
+    rate: Tensor | None,
     modulator: Tensor | None,
     reward: Tensor | None,
     sign: Tensor | None,
+    check_sign: bool,
     decay_plus: float,
     decay_minus: float,
     decay_x: float,
@@ -82,7 +84,8 @@ def stdp(
     kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
     pre, post = pre.to(kind), post.to(kind)
     samples, inputs = pre.shape[1:]
-    report = _report(pre, post, (lr, modulator, reward), (trace_pre, trace_post))
+    others = (trace_pre, trace_post, slow_pre, slow_post, sign)
+    report = _report(pre, post, (rate, modulator, reward), others)
     held = (weight, trace_pre, trace_post, slow_pre, slow_post, eligibility)
 
     scale = pre.new_ones(samples) if modulator is None else modulator
@@ -91,7 +94,7 @@ def stdp(
     if sign is not None:
         low = torch.where(sign > 0, low.clamp_min(0), low)
         high = torch.where(sign < 0, high.clamp_max(0), high)
-    rate = lr.expand(post.shape[2])
+    rate = lr * (pre.new_ones(()) if rate is None else rate).expand(post.shape[2])
     row, at = None, None
     if crow is not None and col is not None:
         row = torch.repeat_interleave(
@@ -101,6 +104,9 @@ def stdp(
     else:
         rate = rate[:, None]
     entries = weight.shape if at is None else at.shape
+    if sign is not None and check_sign:
+        broken = (weight * sign if at is None else weight[: len(at)] * sign[at]) < 0
+        report = torch.where(report == 0, SIGN * broken.any(), report)
 
     def over_entries(of_rows: Tensor, of_columns: Tensor) -> Tensor:
         if at is None:
@@ -142,12 +148,10 @@ def stdp(
         e = None if e is None or eligibility is None else torch.cat([e, eligibility[len(at) :]])
     good = report == 0
     report = torch.where(good, overflow * OVERFLOW, report)
-    results = []
-    for old, new in zip(held, (w, trace_pre, trace_post, slow_pre, slow_post, e), strict=True):
-        if old is None or new is None:
-            results.append(pre.new_empty(0))
-        else:
-            results.append(torch.where(good, new, old))
+    results = [
+        pre.new_empty(0) if was is None or now is None else torch.where(good, now, was)
+        for was, now in zip(held, (w, trace_pre, trace_post, slow_pre, slow_post, e), strict=True)
+    ]
     return (*results, report)  # type: ignore[return-value]
 
 
@@ -155,12 +159,13 @@ def _report(
     pre: Tensor,
     post: Tensor,
     rates: tuple[Tensor | None, ...],
-    states: tuple[Tensor, ...],
+    others: tuple[Tensor | None, ...],
 ) -> Tensor:
     report = torch.zeros((), dtype=torch.int64, device=pre.device)
-    for bit, tensors in ((PRE, (pre,)), (POST, (post,)), (RATE, rates), (OTHER, states)):
+    for bit, tensors in ((PRE, (pre,)), (POST, (post,)), (RATE, rates), (OTHER, others)):
         bad = [~t.isfinite().all() for t in tensors if t is not None]
-        report = report + bit * torch.stack(bad).any()
+        if bad:
+            report = report + bit * torch.stack(bad).any()
     return report
 
 
