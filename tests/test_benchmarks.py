@@ -55,6 +55,7 @@ _ATTENTION = (
 _SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
 _RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
+_RETRIEVING = ("synops", "torch", "eager", "layers")
 NAMES = {
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
@@ -201,6 +202,23 @@ NAMES = {
     "spiking.recurrent_lif.RecurrentLIF2Threads": (("synops", "torch"), _SEQUENCES),
     "spiking.alif.ALIF": (("synops", "torch"), _SEQUENCES),
     "spiking.cuba_lif.CubaLIF": (("synops", "torch"), _SEQUENCES),
+    "hebbian.hopfield_retrieve.HopfieldRetrieve": (
+        _RETRIEVING,
+        (
+            "256 of 1000x64",
+            "32 of 1000x64",
+            "1 of 1000x64",
+            "256 of 10000x64",
+            "1 of 10000x64",
+            "256 of 1000x512",
+            "1 of 1000x512",
+            "2 of 8x8",
+        ),
+    ),
+    "hebbian.hopfield_retrieve.HopfieldRetrieve2Threads": (
+        _RETRIEVING,
+        ("256 of 1000x64", "256 of 10000x64", "256 of 1000x512", "2 of 8x8"),
+    ),
 }
 METHODS = {
     suites.ForwardSuite: ["time_forward", "track_ratio_forward"],

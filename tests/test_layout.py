@@ -108,6 +108,10 @@ HELPERS = {
     "kernels/spiking/recurrent_weight.py",  # products of both with its weight
     "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
     "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/hebbian/hopfield_retrieve_backward.cpp",  # the gradients of hopfield_retrieve
+    "tests/hebbian/hopfield_samples.py",  # inputs, and their answers
+    "tests/hebbian/test_hopfield_calls.py",  # layouts, edges, transforms, bad arguments
+    "tests/hebbian/test_hopfield_triton.py",  # its Triton kernel
 }
 
 

@@ -1,3 +1,5 @@
 """Hebbian: local plasticity, fast weights and associative memory."""
 
-__all__: list[str] = []
+from ._hopfield_retrieve import HopfieldRetrieval, hopfield_retrieve
+
+__all__ = ["HopfieldRetrieval", "hopfield_retrieve"]
