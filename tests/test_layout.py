@@ -111,6 +111,7 @@ HELPERS = {
     "csrc/hebbian/hopfield_retrieve_backward.cpp",  # the gradients of hopfield_retrieve
     "tests/hebbian/hopfield_samples.py",  # inputs, and their answers
     "tests/hebbian/test_hopfield_calls.py",  # layouts, edges, transforms, bad arguments
+    "tests/hebbian/test_hopfield_module.py",  # nn.Hopfield
     "tests/hebbian/test_hopfield_triton.py",  # its Triton kernel
 }
 

@@ -6,6 +6,7 @@ from ._cuba_lif import CubaLIF
 from ._ei_reservoir import EIReservoir
 from ._esn import ESN
 from ._fan_in import rescale_fan_in_
+from ._hopfield import Hopfield
 from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
@@ -21,6 +22,7 @@ __all__ = [
     "CubaLIF",
     "DynamicSparsity",
     "EIReservoir",
+    "Hopfield",
     "IzhikevichReservoir",
     "RecurrentLIF",
     "SparseLinear",
