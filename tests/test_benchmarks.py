@@ -56,6 +56,7 @@ _SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
 _RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 _FAST_WEIGHTS = ("8x1024x64", "8x1024x128", "8x1024x64 gated", "1x4096x64", "1x8x4")
+_RETRIEVING = ("synops", "torch", "eager", "layers")
 NAMES = {
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
@@ -301,6 +302,23 @@ NAMES = {
             "32x1024x1024",
             "1x8x16",
         ),
+    ),
+    "hebbian.hopfield_retrieve.HopfieldRetrieve": (
+        _RETRIEVING,
+        (
+            "256 of 1000x64",
+            "32 of 1000x64",
+            "1 of 1000x64",
+            "256 of 10000x64",
+            "1 of 10000x64",
+            "256 of 1000x512",
+            "1 of 1000x512",
+            "2 of 8x8",
+        ),
+    ),
+    "hebbian.hopfield_retrieve.HopfieldRetrieve2Threads": (
+        _RETRIEVING,
+        ("256 of 1000x64", "256 of 10000x64", "256 of 1000x512", "2 of 8x8"),
     ),
 }
 METHODS = {

@@ -121,6 +121,11 @@ HELPERS = {
     "python/synops/hebbian/_plasticity.py",  # arguments, checks and reports of the local rules
     "tests/hebbian/plasticity_samples.py",  # weights, activities and options
     "tests/hebbian/test_local_rules.py",  # what hebb, oja and bcm do alike
+    "csrc/hebbian/hopfield_retrieve_backward.cpp",  # the gradients of hopfield_retrieve
+    "tests/hebbian/hopfield_samples.py",  # inputs, and their answers
+    "tests/hebbian/test_hopfield_calls.py",  # layouts, edges, transforms, bad arguments
+    "tests/hebbian/test_hopfield_module.py",  # nn.Hopfield
+    "tests/hebbian/test_hopfield_triton.py",  # its Triton kernel
 }
 
 

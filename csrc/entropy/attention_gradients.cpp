@@ -49,46 +49,6 @@ AttentionRows at_head(const std::optional<Tensor>& t, int64_t b, int64_t h, cons
   return rows;
 }
 
-// The parts of grad_key or grad_value.
-class Parts {
- public:
-  Parts(const Attention& a, int64_t chunks, int64_t size, bool needed)
-      : a_(a),
-        chunks_(chunks),
-        size_(size),
-        bytes_(a.keys * pad_to(size, kPadSize) * a.acc_bytes()),
-        parts_(needed ? a.batch * a.kv_heads * chunks * bytes_ : 0),
-        needed_(needed) {}
-
-  // Zeros.
-  void* begin(int64_t item) const {
-    if (!needed_) return nullptr;
-    return std::memset(at(item), 0, bytes_);
-  }
-
-  void add_to(const Tensor& out) const {
-    if (!needed_ || out.numel() == 0) return;
-    const int64_t blocks = blocks_of(a_.keys, kBlockKeys), heads = a_.batch * a_.kv_heads;
-    const int64_t out_bytes = a_.keys * size_ * static_cast<int64_t>(bytes_of(a_.dtype));
-    char* to = static_cast<char*>(out.mutable_data_ptr());
-    split(heads * blocks, threads_for(heads * a_.keys * size_), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t head = i / blocks, j = i % blocks * kBlockKeys;
-        attention_gradient_kernels().add_parts(
-            a_.dtype, at(head * chunks_), chunks_, bytes_ / a_.acc_bytes(), size_, j,
-            std::min(a_.keys, j + kBlockKeys), to + head * out_bytes);
-      }
-    });
-  }
-
- private:
-  void* at(int64_t item) const { return static_cast<char*>(parts_.data()) + item * bytes_; }
-  const Attention& a_;
-  const int64_t chunks_, size_, bytes_;
-  Scratch parts_;
-  const bool needed_;
-};
-
 Tensor gradient_like(const Tensor& t, bool needed) {
   return needed ? empty({t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type())
                 : empty({0}, t.scalar_type());
@@ -137,8 +97,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_with_stats_backward(
   const int64_t row_blocks = blocks_of(a.rows, kBlockRows), blocks = group * row_blocks;
   const int64_t chunks =
       std::min(blocks_of(kItems, kv_heads), std::max<int64_t>(1, blocks / kLeastBlocks));
-  const Parts grad_key(a, chunks, a.size, need_key);
-  const Parts grad_value(a, chunks, a.value_size, need_value);
+  const GradientParts grad_key(a, chunks, a.size, need_key);
+  const GradientParts grad_value(a, chunks, a.value_size, need_value);
   const int64_t work = a.batch * a.heads * a.rows * a.keys * (3 * a.size + 2 * a.value_size);
   const int64_t query_bytes = a.rows * a.size * static_cast<int64_t>(bytes_of(a.dtype));
   char* grad_query = need_query ? static_cast<char*>(grads[0].mutable_data_ptr()) : nullptr;

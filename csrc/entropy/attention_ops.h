@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstring>
 #include <optional>
 #include <tuple>
 
@@ -61,6 +62,47 @@ class PackedHeads {
   const bool direct_;  // read from where they are
   const int64_t size_, head_bytes_;
   Scratch packed_;
+};
+
+// What items give to the gradient of keys or values: each to a part of its own, `chunks` for a key
+// head, which are added in order.
+class GradientParts {
+ public:
+  GradientParts(const Attention& a, int64_t chunks, int64_t size, bool needed)
+      : a_(a),
+        chunks_(chunks),
+        size_(size),
+        bytes_(a.keys * pad_to(size, kPadSize) * a.acc_bytes()),
+        parts_(needed ? a.batch * a.kv_heads * chunks * bytes_ : 0),
+        needed_(needed) {}
+
+  // Zeros.
+  void* begin(int64_t item) const {
+    if (!needed_) return nullptr;
+    return std::memset(at(item), 0, bytes_);
+  }
+
+  void add_to(const Tensor& out) const {
+    if (!needed_ || out.numel() == 0) return;
+    const int64_t blocks = blocks_of(a_.keys, kBlockKeys), heads = a_.batch * a_.kv_heads;
+    const int64_t out_bytes = a_.keys * size_ * static_cast<int64_t>(bytes_of(a_.dtype));
+    char* to = static_cast<char*>(out.mutable_data_ptr());
+    split(heads * blocks, threads_for(heads * a_.keys * size_), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t head = i / blocks, j = i % blocks * kBlockKeys;
+        attention_gradient_kernels().add_parts(
+            a_.dtype, at(head * chunks_), chunks_, bytes_ / a_.acc_bytes(), size_, j,
+            std::min(a_.keys, j + kBlockKeys), to + head * out_bytes);
+      }
+    });
+  }
+
+ private:
+  void* at(int64_t item) const { return static_cast<char*>(parts_.data()) + item * bytes_; }
+  const Attention& a_;
+  const int64_t chunks_, size_, bytes_;
+  Scratch parts_;
+  const bool needed_;
 };
 
 std::tuple<Tensor, Tensor, Tensor> attention_with_stats_backward(

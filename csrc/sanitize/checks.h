@@ -29,6 +29,7 @@ void check_ei_reservoir(Isa isa);
 void check_stdp(Isa isa);
 void check_delta_rule(Isa isa);
 void check_local_rules(Isa isa);
+void check_hopfield(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -328,6 +328,19 @@ TABLE: dict[str, dict[str, Stem]] = {
             ),
         ),
         "linear_attention": Stem("composite"),
+        "hopfield_retrieve": Stem(
+            "op",
+            (
+                "hopfield_retrieve(Tensor state, Tensor patterns, Tensor? values, Tensor beta,"
+                " SymInt steps, float tolerance, bool entropy, bool save)"
+                " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+                "hopfield_retrieve_backward(Tensor? grad_output, Tensor? grad_lse,"
+                " Tensor? grad_entropy, Tensor? grad_half_norm, Tensor state, Tensor patterns,"
+                " Tensor? values, Tensor beta, Tensor output, Tensor lse, Tensor entropy,"
+                " Tensor iterations, Tensor states, bool need_state, bool need_patterns,"
+                " bool need_values, bool need_beta) -> (Tensor, Tensor, Tensor, Tensor)",
+            ),
+        ),
     },
 }
 

@@ -3,6 +3,7 @@
 from ._bcm import BCM, bcm, bcm_
 from ._delta_rule import FastWeights, delta_rule
 from ._hebb import hebb, hebb_
+from ._hopfield_retrieve import HopfieldRetrieval, hopfield_retrieve
 from ._linear_attention import linear_attention
 from ._local_op import Learned
 from ._oja import oja, oja_
@@ -10,15 +11,17 @@ from ._stdp import STDP, STDPState, stdp, stdp_
 
 __all__ = [
     "BCM",
-    "FastWeights",
-    "Learned",
     "STDP",
+    "FastWeights",
+    "HopfieldRetrieval",
+    "Learned",
     "STDPState",
     "bcm",
     "bcm_",
     "delta_rule",
     "hebb",
     "hebb_",
+    "hopfield_retrieve",
     "linear_attention",
     "oja",
     "oja_",

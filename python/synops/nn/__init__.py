@@ -7,6 +7,7 @@ from ._ei_reservoir import EIReservoir
 from ._esn import ESN
 from ._fan_in import rescale_fan_in_
 from ._hebbian_linear import HebbianLinear
+from ._hopfield import Hopfield
 from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
@@ -24,6 +25,7 @@ __all__ = [
     "DynamicSparsity",
     "EIReservoir",
     "HebbianLinear",
+    "Hopfield",
     "IzhikevichReservoir",
     "RecurrentLIF",
     "STDPLinear",
