@@ -56,6 +56,23 @@ _SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
 _RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 NAMES = {
+    "hebbian.soft_hebb.SoftHebb": (
+        ("synops", "torch", "compile", "official"),
+        (
+            "1x4096x4096",
+            "256x4096x4096",
+            "1x1024x1024",
+            "1x2000x784",
+            "100x2000x784",
+            "1x4096x4096 amax",
+            "256x4096x4096 amax",
+            "4x8x8",
+        ),
+    ),
+    "hebbian.soft_hebb.SoftHebb2Threads": (
+        ("synops", "torch", "compile", "official"),
+        ("1x4096x4096", "256x4096x4096", "1x4096x4096 amax", "256x4096x4096 amax", "4x8x8"),
+    ),
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
         (

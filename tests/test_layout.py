@@ -108,6 +108,9 @@ HELPERS = {
     "kernels/spiking/recurrent_weight.py",  # products of both with its weight
     "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
     "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/hebbian/soft_hebb_step.cpp",  # soft_hebb once it is checked
+    "tests/hebbian/soft_hebb_samples.py",  # inputs of soft_hebb, and the official equations
+    "tests/hebbian/test_soft_hebb_calls.py",  # bad arguments, aliasing, transforms, raw ops
 }
 
 

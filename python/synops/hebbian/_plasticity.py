@@ -271,8 +271,14 @@ def remember(weight: Tensor, sign: Any) -> None:
     _signed[key] = (gone, weight._version, weakref.ref(sign), sign._version)
 
 
-def settle(op: str, report: Tensor, factor: str = "lr or modulator", other: str = "a gain") -> None:
-    """Raises what the report says; ``factor`` and ``other`` name the arguments of bits 4 and 8.
+def settle(
+    op: str,
+    report: Tensor,
+    factor: str = "lr or modulator",
+    other: str = "a gain",
+    post: str = "post",
+) -> None:
+    """Raises what the report says; the names are those of the arguments of bits 4, 8 and 2.
 
     On the CPU at once. On a GPU and in a graph by an assertion that nothing waits for.
     """
@@ -285,11 +291,11 @@ def settle(op: str, report: Tensor, factor: str = "lr or modulator", other: str 
     # one of each call under vmap
     bits = int(report) if not report.dim() else max(report.flatten().tolist(), default=0)
     if bits:
-        _raise(op, bits, factor, other)
+        _raise(op, bits, factor, other, post)
 
 
-def _raise(op: str, bits: int, factor: str, other: str) -> NoReturn:
-    for bit, argument in ((PRE, "pre"), (POST, "post"), (FACTOR, factor), (ARGUMENT, other)):
+def _raise(op: str, bits: int, factor: str, other: str, post: str) -> NoReturn:
+    for bit, argument in ((PRE, "pre"), (POST, post), (FACTOR, factor), (ARGUMENT, other)):
         if bits & bit:
             fail(ValueError, op, argument, "be finite", "inf or NaN")
     if bits & SIGN:
