@@ -9,6 +9,7 @@ from ._fan_in import rescale_fan_in_
 from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
+from ._soft_hebb import SoftHebbConv2d, SoftHebbLinear, triangle
 from ._sparse_linear import SparseLinear
 
 # They are made of the layers.
@@ -23,7 +24,10 @@ __all__ = [
     "EIReservoir",
     "IzhikevichReservoir",
     "RecurrentLIF",
+    "SoftHebbConv2d",
+    "SoftHebbLinear",
     "SparseLinear",
     "chain_",
     "rescale_fan_in_",
+    "triangle",
 ]
