@@ -38,6 +38,7 @@ class Finite {
     else  // counts the others
       zero_ = zero_ + Vec<A>::blendv(Vec<A>(A(1)), Vec<A>(A(0)), v.abs() < Vec<A>(kLimit));
   }
+  void see(const Finite& other) { zero_ = zero_ + other.zero_; }
   bool all() const {
     A lanes[kLanes<A>];
     zero_.store(lanes);

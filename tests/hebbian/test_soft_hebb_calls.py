@@ -45,7 +45,7 @@ def small(batch=3):
         ({"modulator": torch.ones(4)}, ValueError, "modulator must have shape"),
         ({"modulator": torch.full((3,), NAN)}, ValueError, "modulator must be finite"),
         ({"gain_pre": torch.ones(4)}, ValueError, "gain_pre must have shape"),
-        ({"gain_post": torch.full((4,), INF)}, ValueError, "gain must be finite"),
+        ({"gain_post": torch.full((4,), INF)}, ValueError, "a gain or sign must be finite"),
         ({"clip": (1.0, 0.0)}, ValueError, "lower <= upper"),
         ({"mask": torch.ones(5, 4) > 0}, ValueError, "mask must have shape"),
         ({"mask": torch.ones(4, 5)}, TypeError, "mask must be bool"),

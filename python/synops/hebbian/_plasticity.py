@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._check import check_device, check_float, check_shape, check_tensor, fail
-from .._library import traced
+from .._library import _modes, traced
 from ..sparse import Pattern
 
 ACTIVITIES = frozenset(
@@ -275,7 +275,7 @@ def settle(
     op: str,
     report: Tensor,
     factor: str = "lr or modulator",
-    other: str = "a gain",
+    other: str = "a gain or sign",
     post: str = "post",
 ) -> None:
     """Raises what the report says; the names are those of the arguments of bits 4, 8 and 2.
@@ -285,7 +285,7 @@ def settle(
     if not torch.compiler.is_compiling():
         while torch._C._functorch.is_functorch_wrapped_tensor(report):
             report = torch._C._functorch.get_unwrapped(report)
-    if traced(report) or not report.is_cpu:
+    if torch.compiler.is_compiling() or type(report) is not Tensor or _modes() or not report.is_cpu:
         torch._assert_async((report == 0).all(), f"{op}: not finite, against sign, or overflowed")
         return
     # one of each call under vmap
