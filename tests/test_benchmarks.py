@@ -58,6 +58,23 @@ _ATTENDING = ("synops", "torch", "two_calls", "eager")
 _FAST_WEIGHTS = ("8x1024x64", "8x1024x128", "8x1024x64 gated", "1x4096x64", "1x8x4")
 _RETRIEVING = ("synops", "torch", "eager", "layers")
 NAMES = {
+    "hebbian.soft_hebb.SoftHebb": (
+        ("synops", "torch", "compile", "official"),
+        (
+            "1x4096x4096",
+            "256x4096x4096",
+            "1x1024x1024",
+            "1x2000x784",
+            "100x2000x784",
+            "1x4096x4096 amax",
+            "256x4096x4096 amax",
+            "4x8x8",
+        ),
+    ),
+    "hebbian.soft_hebb.SoftHebb2Threads": (
+        ("synops", "torch", "compile", "official"),
+        ("1x4096x4096", "256x4096x4096", "1x4096x4096 amax", "256x4096x4096 amax", "4x8x8"),
+    ),
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
         (

@@ -126,6 +126,9 @@ HELPERS = {
     "tests/hebbian/test_hopfield_calls.py",  # layouts, edges, transforms, bad arguments
     "tests/hebbian/test_hopfield_module.py",  # nn.Hopfield
     "tests/hebbian/test_hopfield_triton.py",  # its Triton kernel
+    "csrc/hebbian/soft_hebb_step.cpp",  # soft_hebb once it is checked
+    "tests/hebbian/soft_hebb_samples.py",  # inputs of soft_hebb, and the official equations
+    "tests/hebbian/test_soft_hebb_calls.py",  # bad arguments, aliasing, transforms, raw ops
 }
 
 

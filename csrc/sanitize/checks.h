@@ -30,6 +30,7 @@ void check_stdp(Isa isa);
 void check_delta_rule(Isa isa);
 void check_local_rules(Isa isa);
 void check_hopfield(Isa isa);
+void check_soft_hebb(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

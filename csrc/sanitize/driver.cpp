@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   sanitize::check_delta_rule(isa);
   sanitize::check_local_rules(isa);
   sanitize::check_hopfield(isa);
+  sanitize::check_soft_hebb(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }

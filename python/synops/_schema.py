@@ -81,6 +81,14 @@ _STDP = (
     " bool soft, bool mean"
 )
 
+# A step of soft_hebb: input and rates, how units compete, and what the family's rules share.
+_SOFT_HEBB = (
+    "Tensor pre, Tensor? u, float temperature, int variant, float power, bool amax, float lr,"
+    " Tensor? rate, float decay, Tensor? modulator, Tensor? gain_pre, Tensor? gain_post,"
+    " float lower, float upper, Tensor? sign, bool check_sign, Tensor? mask, bool mean"
+)
+
+
 TABLE: dict[str, dict[str, Stem]] = {
     "sparse": {
         "pattern": Stem(
@@ -280,6 +288,14 @@ TABLE: dict[str, dict[str, Stem]] = {
         "unpack_spikes": Stem("composite"),
     },
     "hebbian": {
+        "soft_hebb": Stem(
+            "op",
+            (
+                f"soft_hebb(Tensor weight, {_SOFT_HEBB}) -> (Tensor, Tensor, Tensor)",
+                f"soft_hebb_(Tensor(a!) weight, {_SOFT_HEBB}) -> (Tensor, Tensor)",
+            ),
+        ),
+        "soft_hebb_conv2d": Stem("composite"),
         "hebb": Stem(
             "op",
             (

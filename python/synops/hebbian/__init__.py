@@ -7,6 +7,8 @@ from ._hopfield_retrieve import HopfieldRetrieval, hopfield_retrieve
 from ._linear_attention import linear_attention
 from ._local_op import Learned
 from ._oja import oja, oja_
+from ._soft_hebb import SoftHebb, soft_hebb, soft_hebb_
+from ._soft_hebb_conv2d import soft_hebb_conv2d, soft_hebb_conv2d_
 from ._stdp import STDP, STDPState, stdp, stdp_
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "HopfieldRetrieval",
     "Learned",
     "STDPState",
+    "SoftHebb",
     "bcm",
     "bcm_",
     "delta_rule",
@@ -25,6 +28,10 @@ __all__ = [
     "linear_attention",
     "oja",
     "oja_",
+    "soft_hebb",
+    "soft_hebb_",
+    "soft_hebb_conv2d",
+    "soft_hebb_conv2d_",
     "stdp",
     "stdp_",
 ]

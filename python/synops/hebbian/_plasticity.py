@@ -274,9 +274,13 @@ def remember(weight: Tensor, sign: Any) -> None:
 
 
 def settle(
-    op: str, report: Tensor, factor: str = "lr or modulator", other: str = "a gain or sign"
+    op: str,
+    report: Tensor,
+    factor: str = "lr or modulator",
+    other: str = "a gain or sign",
+    post: str = "post",
 ) -> None:
-    """Raises what the report says; ``factor`` and ``other`` name the arguments of bits 4 and 8.
+    """Raises what the report says; the names are those of the arguments of bits 4, 8 and 2.
 
     On the CPU at once. On a GPU and in a graph by an assertion that nothing waits for.
     """
@@ -289,11 +293,11 @@ def settle(
     # one of each call under vmap
     bits = int(report) if not report.dim() else max(report.flatten().tolist(), default=0)
     if bits:
-        _raise(op, bits, factor, other)
+        _raise(op, bits, factor, other, post)
 
 
-def _raise(op: str, bits: int, factor: str, other: str) -> NoReturn:
-    for bit, argument in ((PRE, "pre"), (POST, "post"), (FACTOR, factor), (ARGUMENT, other)):
+def _raise(op: str, bits: int, factor: str, other: str, post: str) -> NoReturn:
+    for bit, argument in ((PRE, "pre"), (POST, post), (FACTOR, factor), (ARGUMENT, other)):
         if bits & bit:
             fail(ValueError, op, argument, "be finite", "inf or NaN")
     if bits & SIGN:

@@ -11,6 +11,7 @@ from ._hopfield import Hopfield
 from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
+from ._soft_hebb import SoftHebbConv2d, SoftHebbLinear, triangle
 from ._sparse_linear import SparseLinear
 from ._stdp_linear import STDPLinear
 
@@ -29,7 +30,10 @@ __all__ = [
     "IzhikevichReservoir",
     "RecurrentLIF",
     "STDPLinear",
+    "SoftHebbConv2d",
+    "SoftHebbLinear",
     "SparseLinear",
     "chain_",
     "rescale_fan_in_",
+    "triangle",
 ]

@@ -4,6 +4,7 @@ matplotlib is imported by the first call, not with this module.
 """
 
 from ._entropy_map import entropy_map
+from ._filters import filters
 from ._raster import raster
 
-__all__ = ["entropy_map", "raster"]
+__all__ = ["entropy_map", "filters", "raster"]
