@@ -55,6 +55,16 @@ _ATTENTION = (
 _SEQUENCES = ("100x32x1024", "100x128x1024", "100x1x8")
 _RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
+_THREE_FACTOR = ("synops", "torch", "in_place", "compile", "functional")
+_PLASTIC = (
+    "1x1024x1024",
+    "1x4096x4096",
+    "1x300x784",
+    "32x1024x1024",
+    "1x1024x1024 d=.1",
+    "1x4096x4096 d=.1",
+    "1x8x8",
+)
 NAMES = {
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
@@ -201,6 +211,8 @@ NAMES = {
     "spiking.recurrent_lif.RecurrentLIF2Threads": (("synops", "torch"), _SEQUENCES),
     "spiking.alif.ALIF": (("synops", "torch"), _SEQUENCES),
     "spiking.cuba_lif.CubaLIF": (("synops", "torch"), _SEQUENCES),
+    "hebbian.three_factor.ThreeFactor": (_THREE_FACTOR, _PLASTIC),
+    "hebbian.three_factor.ThreeFactor2Threads": (_THREE_FACTOR, _PLASTIC),
     "hebbian.hebb.Hebb": (
         ("synops", "torch", "as_written", "compile", "add"),
         (

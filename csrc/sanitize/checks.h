@@ -26,6 +26,7 @@ void check_recurrent_lif(Isa isa);
 void check_esn(Isa isa);
 void check_izhikevich(Isa isa);
 void check_ei_reservoir(Isa isa);
+void check_three_factor(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

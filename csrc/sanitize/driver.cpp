@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
   sanitize::check_esn(isa);
   sanitize::check_izhikevich(isa);
   sanitize::check_ei_reservoir(isa);
+  sanitize::check_three_factor(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }

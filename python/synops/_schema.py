@@ -293,6 +293,15 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f"bcm_(Tensor(a!) weight, Tensor(b!) theta, {_BCM}, {_LOCAL}) -> (Tensor, Tensor)",
             ),
         ),
+        "three_factor": Stem(
+            "op",
+            (
+                "three_factor(Tensor weight, Tensor eligibility, Tensor pre, Tensor post,"
+                f" float trace_decay, {_LOCAL}) -> (Tensor, Tensor, Tensor)",
+                "three_factor_(Tensor(a!) weight, Tensor(b!) eligibility, Tensor pre, Tensor post,"
+                f" float trace_decay, {_LOCAL}) -> Tensor",
+            ),
+        ),
     },
 }
 
