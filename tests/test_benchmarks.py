@@ -57,6 +57,16 @@ _RECURRENT = ("20x256x500", "400x10x500", "20x1x8")
 _ATTENDING = ("synops", "torch", "two_calls", "eager")
 _FAST_WEIGHTS = ("8x1024x64", "8x1024x128", "8x1024x64 gated", "1x4096x64", "1x8x4")
 _RETRIEVING = ("synops", "torch", "eager", "layers")
+_THREE_FACTOR = ("synops", "torch", "in_place", "compile", "functional")
+_PLASTIC = (
+    "1x1024x1024",
+    "1x4096x4096",
+    "1x300x784",
+    "32x1024x1024",
+    "1x1024x1024 d=.1",
+    "1x4096x4096 d=.1",
+    "1x8x8",
+)
 NAMES = {
     "hebbian.soft_hebb.SoftHebb": (
         ("synops", "torch", "compile", "official"),
@@ -242,6 +252,8 @@ NAMES = {
     "spiking.recurrent_lif.RecurrentLIF2Threads": (("synops", "torch"), _SEQUENCES),
     "spiking.alif.ALIF": (("synops", "torch"), _SEQUENCES),
     "spiking.cuba_lif.CubaLIF": (("synops", "torch"), _SEQUENCES),
+    "hebbian.three_factor.ThreeFactor": (_THREE_FACTOR, _PLASTIC),
+    "hebbian.three_factor.ThreeFactor2Threads": (_THREE_FACTOR, _PLASTIC),
     "hebbian.hebb.Hebb": (
         ("synops", "torch", "as_written", "compile", "add"),
         (

@@ -15,14 +15,34 @@ inline Vec<A> clamped(const Vec<A>& v, const Vec<A>& lower, const Vec<A>& upper)
   return at::vec::clamp(v, lower, upper);
 }
 
+// All bits of the lanes whose flag is set; `count` flags are read.
+template <class A>
+inline Vec<A> set_lanes(const uint8_t* flags, int64_t count) {
+  constexpr int L = kLanes<A>;
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>)
+    if (count == L) {
+      const __m128i f = _mm_loadu_si128(reinterpret_cast<const __m128i*>(flags));
+      return _mm512_castsi512_ps(_mm512_movm_epi32(_mm_test_epi8_mask(f, f)));
+    }
+#elif defined(CPU_CAPABILITY_AVX2)
+  if constexpr (std::is_same_v<A, float>)
+    if (count == L) {
+      const __m128i f = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(flags));
+      return _mm256_castsi256_ps(
+          _mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(f), _mm256_setzero_si256()));
+    }
+#endif
+  A set[L] = {};
+  for (int64_t l = 0; l < count; ++l) set[l] = flags[l] != 0 ? A(1) : A(0);
+  return Vec<A>::loadu(set) != Vec<A>(A(0));
+}
+
 // `now` in the lanes whose flag is set, `before` in the others; `count` flags are read.
 template <class A>
 inline Vec<A> where_set(const uint8_t* flags, int64_t count, const Vec<A>& now,
                         const Vec<A>& before) {
-  constexpr int L = kLanes<A>;
-  A set[L] = {};
-  for (int64_t l = 0; l < count; ++l) set[l] = flags[l] != 0 ? A(1) : A(0);
-  return Vec<A>::blendv(before, now, Vec<A>::loadu(set) != Vec<A>(A(0)));
+  return Vec<A>::blendv(before, now, set_lanes<A>(flags, count));
 }
 
 // Whether all numbers seen so far are finite once they are rounded to T. Two additions a vector (in

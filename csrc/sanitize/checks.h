@@ -31,6 +31,7 @@ void check_delta_rule(Isa isa);
 void check_local_rules(Isa isa);
 void check_hopfield(Isa isa);
 void check_soft_hebb(Isa isa);
+void check_three_factor(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

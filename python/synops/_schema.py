@@ -357,6 +357,15 @@ TABLE: dict[str, dict[str, Stem]] = {
                 " bool need_values, bool need_beta) -> (Tensor, Tensor, Tensor, Tensor)",
             ),
         ),
+        "three_factor": Stem(
+            "op",
+            (
+                "three_factor(Tensor weight, Tensor eligibility, Tensor pre, Tensor post,"
+                f" float trace_decay, {_LOCAL}) -> (Tensor, Tensor, Tensor)",
+                "three_factor_(Tensor(a!) weight, Tensor(b!) eligibility, Tensor pre, Tensor post,"
+                f" float trace_decay, {_LOCAL}) -> Tensor",
+            ),
+        ),
     },
 }
 

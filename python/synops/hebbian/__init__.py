@@ -10,6 +10,7 @@ from ._oja import oja, oja_
 from ._soft_hebb import SoftHebb, soft_hebb, soft_hebb_
 from ._soft_hebb_conv2d import soft_hebb_conv2d, soft_hebb_conv2d_
 from ._stdp import STDP, STDPState, stdp, stdp_
+from ._three_factor import ThreeFactor, three_factor, three_factor_
 
 __all__ = [
     "BCM",
@@ -19,6 +20,7 @@ __all__ = [
     "Learned",
     "STDPState",
     "SoftHebb",
+    "ThreeFactor",
     "bcm",
     "bcm_",
     "delta_rule",
@@ -34,4 +36,6 @@ __all__ = [
     "soft_hebb_conv2d_",
     "stdp",
     "stdp_",
+    "three_factor",
+    "three_factor_",
 ]
