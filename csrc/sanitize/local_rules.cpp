@@ -1,5 +1,6 @@
 // The kernels of outer_update.inc, local_rule.inc and sampled_update.inc against plain loops.
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "hebbian/local_rule.h"
@@ -163,7 +164,8 @@ void check_sampled(Isa isa, const Case<Acc<T>>& c) {
 void check_local_rules(Isa isa) {
   int64_t turn = 0;
   for (const auto& [rows, cols, batch] :
-       {std::tuple{1, 1, 1}, {7, 37, 1}, {13, 70, 2}, {31, 130, 5}, {4, 200, 33}})
+       {std::tuple{1, 1, 1}, std::tuple{7, 37, 1}, std::tuple{13, 70, 2}, std::tuple{31, 130, 5},
+        std::tuple{4, 200, 33}})
     for (const LocalRule rule : {LocalRule::kHebb, LocalRule::kOja, LocalRule::kBcm})
       for_dtypes([&](auto t) {
         using T = decltype(t);

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
-
 from torch import Tensor
 
 from ..sparse import Pattern
@@ -12,10 +10,6 @@ from ._local_op import Learned, LocalOp
 _op = LocalOp("hebb")
 
 
-@overload
-def hebb(weight: Tensor, pre: Tensor, post: Tensor, **options: Any) -> Tensor: ...
-@overload
-def hebb(weight: Tensor, pre: Tensor, post: None = None, **options: Any) -> Learned: ...
 def hebb(
     weight: Tensor,
     pre: Tensor,
@@ -101,10 +95,6 @@ def hebb(
     return new if post is not None else Learned(new, y)
 
 
-@overload
-def hebb_(weight: Tensor, pre: Tensor, post: Tensor, **options: Any) -> Tensor: ...
-@overload
-def hebb_(weight: Tensor, pre: Tensor, post: None = None, **options: Any) -> Learned: ...
 def hebb_(
     weight: Tensor,
     pre: Tensor,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
-
 from torch import Tensor
 
 from ..sparse import Pattern
@@ -12,10 +10,6 @@ from ._local_op import Learned, LocalOp
 _op = LocalOp("oja")
 
 
-@overload
-def oja(weight: Tensor, pre: Tensor, post: Tensor, **options: Any) -> Tensor: ...
-@overload
-def oja(weight: Tensor, pre: Tensor, post: None = None, **options: Any) -> Learned: ...
 def oja(
     weight: Tensor,
     pre: Tensor,
@@ -104,10 +98,6 @@ def oja(
     return new if post is not None else Learned(new, y)
 
 
-@overload
-def oja_(weight: Tensor, pre: Tensor, post: Tensor, **options: Any) -> Tensor: ...
-@overload
-def oja_(weight: Tensor, pre: Tensor, post: None = None, **options: Any) -> Learned: ...
 def oja_(
     weight: Tensor,
     pre: Tensor,

@@ -125,6 +125,8 @@ def check_batch(op: str, pre: Tensor, post: Tensor | None) -> None:
 
 def check_number(op: str, argument: str, value: Any) -> float:
     """A finite number."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         fail(TypeError, op, argument, "be a number", type(value).__name__)
     if not math.isfinite(value):
@@ -196,10 +198,21 @@ def local_of(
     if reduction not in REDUCTIONS:
         fail(ValueError, op, "reduction", f"be one of {', '.join(REDUCTIONS)}", repr(reduction))
     crow, col = (None, None) if pattern is None else (pattern.crow, pattern.col)
-    gains = (gain_pre, gain_post)
-    bounds = (lower, upper, sign, not known, mask)
     return Local(
-        factor, rate, float(decay), modulator, *gains, *bounds, crow, col, reduction == "mean"
+        factor,
+        rate,
+        float(decay),
+        modulator,
+        gain_pre,
+        gain_post,
+        lower,
+        upper,
+        sign,
+        not known,
+        mask,
+        crow,
+        col,
+        reduction == "mean",
     )
 
 
@@ -260,7 +273,7 @@ def remembered(weight: Tensor, sign: Any) -> bool:
         known() is weight
         and weight._version == version
         and by() is sign
-        and sign._version == by_version
+        and getattr(sign, "_version", None) == by_version
     )
 
 

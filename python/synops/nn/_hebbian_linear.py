@@ -13,7 +13,7 @@ from ..sparse import Pattern
 from ._options import check_options
 from ._sparse_linear import SparseLinear
 
-_RULES = {"hebb": hebb_, "oja": oja_, "bcm": bcm_}
+_RULES: dict[str, Any] = {"hebb": hebb_, "oja": oja_, "bcm": bcm_}
 _OPTIONS = frozenset(("decay", "clip", "reduction", "backend"))
 _TENSORS = ("gain_pre", "gain_post", "sign", "mask")
 
@@ -48,6 +48,10 @@ class HebbianLinear(nn.Module):
         >>> layer.learn(torch.rand(32, 784))  # computes the output itself, returns it
     """
 
+    layer: nn.Linear | SparseLinear
+    sign: Tensor | None
+    theta: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -74,7 +78,6 @@ class HebbianLinear(nn.Module):
             layer = SparseLinear(in_features, out_features, False, device, dtype, pattern=pattern)
         self.layer = layer.requires_grad_(False)
         self.rule, self.tau, self.learn_on_forward = rule, tau, learn_on_forward
-        self.lr: float | Tensor | None
         if isinstance(lr, Tensor):
             self.register_buffer("lr", lr.detach().clone().to(device))
         else:
@@ -107,7 +110,7 @@ class HebbianLinear(nn.Module):
         self.weight.copy_(kept)
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """``(out, in)``, or ``(capacity,)`` values in the order of ``layer.pattern``."""
         return self.layer.values if isinstance(self.layer, SparseLinear) else self.layer.weight
 

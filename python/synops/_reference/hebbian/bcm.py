@@ -18,7 +18,7 @@ def bcm(
     def factors(y: Tensor, rate: Tensor, modulator: Tensor) -> tuple[float, Tensor]:
         return 0.0, rate * modulator[:, None] * y * (y - theta)
 
-    new, computed, report, y = local_rule(weight, pre, post, factors, *rest, theta)
+    new, computed, report, y = local_rule(weight, pre, post, factors, *rest, other=theta)  # type: ignore[misc]
     slid = (1 - theta_rate) * theta + theta_rate * y.square().mean(0) if y.shape[0] else theta
     kept = (report == 0) | (report == 256)
     return new, torch.where(kept, slid, theta), computed, report
