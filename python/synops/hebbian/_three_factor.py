@@ -122,9 +122,9 @@ def three_factor(
 
     Source: W. Gerstner et al., Eligibility traces and plasticity on behavioral time scales, Front.
     Neural Circuits 12:53, 2018. Reward-modulated STDP: E. Izhikevich, Cerebral Cortex 17, 2007
-    (post x pre is then the STDP of a step). e-prop: G. Bellec et al., Nat. Commun. 11:3625, 2020, eq. 1
-    (M the learning signal, post the pseudo-derivative, pre the filtered spikes). Attention-gated,
-    error-modulated readouts: what / when reservoirs, arXiv:2510.14382.
+    (post x pre is then the STDP of a step). e-prop: G. Bellec et al., Nat. Commun. 11:3625, 2020,
+    eq. 1 (M the learning signal, post the pseudo-derivative, pre the filtered spikes).
+    Attention-gated, error-modulated readouts: what / when reservoirs, arXiv:2510.14382.
     """
     given = _given(
         "three_factor",
