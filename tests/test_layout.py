@@ -109,6 +109,15 @@ HELPERS = {
     "kernels/spiking/recurrent_weight.py",  # products of both with its weight
     "tests/spiking/recurrent_samples.py",  # inputs of recurrent_lif that no rounding moves
     "tests/spiking/test_recurrent_lif_calls.py",  # layouts, edges, transforms, bad arguments
+    "csrc/hebbian/local_ops.cpp",  # hebb, oja and bcm on tensors
+    "csrc/hebbian/outer_update.cpp",  # the update they share, over threads
+    "kernels/hebbian/local_rule.py",  # the same as local_ops.cpp
+    "kernels/hebbian/outer_update.py",  # the same as outer_update.cpp, with the kernels
+    "python/synops/_reference/hebbian/plasticity.py",  # their definition
+    "python/synops/hebbian/_local_op.py",  # their ops, and a call of one
+    "python/synops/hebbian/_plasticity.py",  # arguments, checks and reports of the local rules
+    "tests/hebbian/plasticity_samples.py",  # weights, activities and options
+    "tests/hebbian/test_local_rules.py",  # what hebb, oja and bcm do alike
 }
 
 

@@ -25,8 +25,9 @@ inline Vec<A> where_set(const uint8_t* flags, int64_t count, const Vec<A>& now,
   return Vec<A>::blendv(before, now, Vec<A>::loadu(set) != Vec<A>(A(0)));
 }
 
-// Whether all numbers seen so far are finite once they are rounded to T. One multiply-add a vector:
-// 0 v is 0, or NaN for ever. Half precision overflows at its own largest number.
+// Whether all numbers seen so far are finite once they are rounded to T. Two additions a vector (in
+// other units than the multiply-adds around them): v - v is 0, or NaN for ever. Half precision
+// overflows at its own largest number.
 template <class T>
 class Finite {
   using A = Acc<T>;
@@ -34,10 +35,11 @@ class Finite {
  public:
   void see(const Vec<A>& v) {
     if constexpr (std::is_same_v<T, A>)
-      zero_ = at::vec::fmadd(v, Vec<A>(A(0)), zero_);
+      zero_ = zero_ + (v - v);
     else  // counts the others
       zero_ = zero_ + Vec<A>::blendv(Vec<A>(A(1)), Vec<A>(A(0)), v.abs() < Vec<A>(kLimit));
   }
+  void see(const Finite& other) { zero_ = zero_ + other.zero_; }
   bool all() const {
     A lanes[kLanes<A>];
     zero_.store(lanes);

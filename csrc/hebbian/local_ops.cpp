@@ -145,10 +145,10 @@ LocalResult local_rule(const char* op, LocalRule rule, const Tensor& from, const
   const DType dtype = dtype_of(from, op, "weight");
   const ScalarType type = arithmetic_type(dtype);
   const bool sampled = a.crow.has_value();
+  STD_TORCH_CHECK(sampled == a.col.has_value(), op, ": crow and col must come together");
   check_tensor(from, from.scalar_type(), sampled ? 1 : 2, op, "weight");
   check_in_place(to, op);
   check_tensor(pre, type, 2, op, "pre");
-  STD_TORCH_CHECK(sampled == a.col.has_value(), op, ": crow and col must come together");
   STD_TORCH_CHECK(!sampled || !a.mask.has_value(), op, ": mask must be absent with crow");
   const int64_t batch = pre.size(0), cols = sampled ? pre.size(1) : from.size(1);
   Csr csr{};

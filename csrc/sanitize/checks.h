@@ -27,6 +27,7 @@ void check_esn(Isa isa);
 void check_izhikevich(Isa isa);
 void check_ei_reservoir(Isa isa);
 void check_stdp(Isa isa);
+void check_local_rules(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   sanitize::check_izhikevich(isa);
   sanitize::check_ei_reservoir(isa);
   sanitize::check_stdp(isa);
+  sanitize::check_local_rules(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }

@@ -39,7 +39,8 @@ def hebb(
 
     where the mean is over samples, d is ``decay`` and m the modulator. Same values as
 
-        weight = (1 - decay) * weight + lr * (modulator[:, None] * post).T @ pre / len(pre)
+        weight = (1 - decay) * weight
+        weight += lr * (modulator[:, None] * post).T @ pre / len(pre)
 
     Args:
         weight: ``(out, in)``, or ``(nnz,)`` with a pattern; float32, float64, bfloat16 or
@@ -75,8 +76,8 @@ def hebb(
     On a GPU, and in compiled graphs, what is wrong with values is an asynchronous assertion. A
     gradient is refused, but for ``backend="reference"``.
 
-    Source: D. O. Hebb, The Organization of Behavior, 1949; W. Gerstner and W. Kistler, Mathematical formulations
-    of Hebbian learning, Biological Cybernetics 87, 2002.
+    Source: D. O. Hebb, The Organization of Behavior, 1949; W. Gerstner and W. Kistler,
+    Mathematical formulations of Hebbian learning, Biological Cybernetics 87, 2002.
     """
     new, y = _op(
         weight,

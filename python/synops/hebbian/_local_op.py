@@ -38,6 +38,7 @@ class LocalOp:
 
     def __init__(self, name: str, states: int = 0):
         self.name = name
+        self._other = "a gain, sign or theta" if states else "a gain or sign"
 
         def post_of(args: Sequence[Any]) -> Tensor:
             weight, pre, post = args[0], args[1 + states], args[2 + states]
@@ -93,7 +94,7 @@ class LocalOp:
         else:
             args = (weight, *states, x, y, *numbers, *local)
             *changed, computed, report = self._new(*args, backend=backend)
-        settle(op, report)
+        settle(op, report, other=self._other)
         remember(changed[0], sign)
         if post is None:
             post = computed if pre.dim() == 2 else computed.squeeze(0)

@@ -79,8 +79,8 @@ def oja(
     On a GPU, and in compiled graphs, what is wrong with values is an asynchronous assertion. A
     gradient is refused, but for ``backend="reference"``.
 
-    Source: E. Oja, A simplified neuron model as a principal component analyzer, Journal of Mathematical
-    Biology 15, 1982, equation 3.
+    Source: E. Oja, A simplified neuron model as a principal component analyzer, Journal of
+    Mathematical Biology 15, 1982, equation 3.
     """
     new, y = _op(
         weight,

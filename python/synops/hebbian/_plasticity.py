@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from .._check import check_device, check_float, check_shape, check_tensor, fail
-from .._library import traced
+from .._check import check_device, check_float, check_shape, check_tensor, dtype_name, fail
+from .._library import _modes, traced
 from ..sparse import Pattern
 
 ACTIVITIES = frozenset(
@@ -78,40 +78,42 @@ def check_in_place(op: str, weight: Tensor, *given: Tensor | None, name: str = "
         return
     if not weight.is_contiguous() and torch._debug_has_internal_overlap(weight) == 1:
         fail(ValueError, op, name, "not overlap itself", f"strides {weight.stride()}")
-    begin, end = _extent(weight)
+    begin = weight.data_ptr()
+    end = begin + _reach(weight)
     for t in given:
-        if t is not None and t.device == weight.device:
-            first, last = _extent(t)
-            if first < end and begin < last:
-                fail(ValueError, op, name, "share no memory with another argument", "one that does")
+        near = t is not None and t.data_ptr() < end and begin < t.data_ptr() + _reach(t)
+        if near and t is not None and t.device == weight.device:
+            fail(ValueError, op, name, "share no memory with another argument", "one that does")
 
 
-def _extent(t: Tensor) -> tuple[int, int]:
-    """Addresses of the first byte and behind the last."""
-    if not t.numel():
-        return 0, 0
-    first, size = t.data_ptr(), t.element_size()
-    if t.is_contiguous():
-        return first, first + t.numel() * size
-    reach = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
-    return first, first + (reach + 1) * size
+def _reach(t: Tensor) -> int:
+    """Bytes from the first element of ``t`` to the end of the last."""
+    if t.is_contiguous() or not t.numel():
+        return t.nbytes
+    last = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
+    return (last + 1) * t.element_size()
 
 
 def activity_of(
     op: str, argument: str, value: Any, units: int, names: str, weight: Tensor
 ) -> Tensor:
     """(B, units) or (units,) as (B, units) in the arithmetic type, without a graph."""
-    check_tensor(op, argument, value)
-    if value.dtype not in ACTIVITIES:
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        check_tensor(op, argument, value)
+    dtype = value.dtype
+    if dtype not in ACTIVITIES:
         rule = "be float32, float64, bfloat16, float16, bool or uint8"
-        fail(TypeError, op, argument, rule, str(value.dtype).removeprefix("torch."))
-    check_device(op, argument, value, weight, "weight")
+        fail(TypeError, op, argument, rule, dtype_name(dtype))
+    if not (value.is_cpu and weight.is_cpu):
+        check_device(op, argument, value, weight, "weight")
     shape = value.shape
     if len(shape) not in (1, 2) or shape[-1] != units:
         rule = f"have shape ({names},) or (B, {names}) with {names} = {units}"
         fail(ValueError, op, argument, rule, tuple(shape))
-    wide = value.to(arithmetic_dtype(weight))
-    return wide if len(shape) == 2 else wide.unsqueeze(0)
+    wide = arithmetic_dtype(weight)
+    if dtype is not wide:
+        value = value.to(wide)
+    return value if len(shape) == 2 else value.unsqueeze(0)
 
 
 def check_batch(op: str, pre: Tensor, post: Tensor | None) -> None:
@@ -224,7 +226,7 @@ def sign_of(op: str, sign: Any, cols: int, lower: float, upper: float, weight: T
     check_tensor(op, "sign", sign)
     if sign.is_complex() or sign.dtype == torch.bool:
         rule = "be of a real type with -1, 0 and 1"
-        fail(TypeError, op, "sign", rule, str(sign.dtype).removeprefix("torch."))
+        fail(TypeError, op, "sign", rule, dtype_name(sign.dtype))
     check_device(op, "sign", sign, weight, "weight")
     check_shape(op, "sign", sign, "(in,)", (cols,))
     if lower > 0 or upper < 0:
@@ -238,7 +240,7 @@ def check_mask(op: str, mask: Any, shape: tuple[int, int], pattern: Any, weight:
         fail(ValueError, op, "mask", "be None where there is a pattern", "both")
     check_tensor(op, "mask", mask)
     if mask.dtype != torch.bool:
-        fail(TypeError, op, "mask", "be bool", str(mask.dtype).removeprefix("torch."))
+        fail(TypeError, op, "mask", "be bool", dtype_name(mask.dtype))
     check_device(op, "mask", mask, weight, "weight")
     check_shape(op, "mask", mask, "(out, in)", shape)
 
@@ -271,7 +273,9 @@ def remember(weight: Tensor, sign: Any) -> None:
     _signed[key] = (gone, weight._version, weakref.ref(sign), sign._version)
 
 
-def settle(op: str, report: Tensor, factor: str = "lr or modulator", other: str = "a gain") -> None:
+def settle(
+    op: str, report: Tensor, factor: str = "lr or modulator", other: str = "a gain or sign"
+) -> None:
     """Raises what the report says; ``factor`` and ``other`` name the arguments of bits 4 and 8.
 
     On the CPU at once. On a GPU and in a graph by an assertion that nothing waits for.
@@ -279,7 +283,7 @@ def settle(op: str, report: Tensor, factor: str = "lr or modulator", other: str 
     if not torch.compiler.is_compiling():
         while torch._C._functorch.is_functorch_wrapped_tensor(report):
             report = torch._C._functorch.get_unwrapped(report)
-    if traced(report) or not report.is_cpu:
+    if torch.compiler.is_compiling() or type(report) is not Tensor or _modes() or not report.is_cpu:
         torch._assert_async((report == 0).all(), f"{op}: not finite, against sign, or overflowed")
         return
     # one of each call under vmap

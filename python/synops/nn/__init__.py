@@ -6,6 +6,7 @@ from ._cuba_lif import CubaLIF
 from ._ei_reservoir import EIReservoir
 from ._esn import ESN
 from ._fan_in import rescale_fan_in_
+from ._hebbian_linear import HebbianLinear
 from ._izhikevich import IzhikevichReservoir
 from ._lif import LIF
 from ._recurrent_lif import RecurrentLIF
@@ -22,6 +23,7 @@ __all__ = [
     "CubaLIF",
     "DynamicSparsity",
     "EIReservoir",
+    "HebbianLinear",
     "IzhikevichReservoir",
     "RecurrentLIF",
     "STDPLinear",
