@@ -24,7 +24,6 @@ from ._plasticity import (
     settle,
     sign_of,
 )
-from ._plasticity import _extent as extent
 
 LEAKS = ("exponential", "euler")
 PAIRINGS = ("all", "nearest")
@@ -196,13 +195,22 @@ def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
             fail(ValueError, op, name, "be contiguous to be written to", f"strides {t.stride()}")
     if any(t is not None and traced(t) for t in held):
         return
-    spans = [None if t is None else extent(t) for t in (*held, *read)]
+    spans = [None if t is None else _extent(t) for t in (*held, *read)]
     for i, name in enumerate(names):
         if (mine := spans[i]) is None:
             continue
         for theirs in spans[i + 1 :]:
             if theirs is not None and mine[0] < theirs[1] and theirs[0] < mine[1]:
                 fail(ValueError, op, name, "share no memory with another argument", "one that does")
+
+
+def _extent(t: Tensor) -> tuple[int, int]:
+    """Addresses of the first byte and behind the last: once a tensor, since a call has ten."""
+    first = t.data_ptr()
+    if t.numel() == 0:
+        return first, first
+    reach = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
+    return first, first + (reach + 1) * t.element_size()
 
 
 def _checked_rule(op: str, *rule: Any) -> Rule:
