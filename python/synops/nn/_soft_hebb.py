@@ -182,7 +182,7 @@ class SoftHebbConv2d(_SoftHebbLayer):
             *(check_count(op, "kernel_size", size) for size in sizes),
         )
         super().__init__(shape, lr, learn_on_forward, radius, generator, device, dtype, options)
-        self.geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+        self.geometry: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
         self.padding_mode = padding_mode
         # raises what it refuses
         soft_hebb_conv2d_(
