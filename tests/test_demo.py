@@ -44,6 +44,7 @@ def png_size(file):
         ("dynamic", "granet", ("method",)),
         ("balance", "balance", ("balance 0", "adapted")),
         ("izhikevich", "izhikevich", ("real time",)),
+        ("hopfield", "hopfield", ("asked with", "upper half")),
     ],
 )
 def test_demo_prints_its_tables_and_saves_its_plot(section, plot, headings, tmp_path):

@@ -48,7 +48,7 @@ _THREADED = {
 _BETA = 8.0
 
 
-def _hopfield_layers(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
+def layers_loop(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
     """What hopfield-layers does without projections, masks and dropout, written anew: its loop
     keeps the softmax of all heads, picks active heads' out of it and of the keys, and compares it
     with the one before."""
@@ -77,13 +77,13 @@ def _hopfield_layers(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
     return torch.bmm(xi, k)[0]
 
 
-def _eager(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
+def eager_loop(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
     for _ in range(steps):
         q = (q * beta @ k.mT).softmax(-1) @ k
     return q
 
 
-def _sdpa(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
+def sdpa_loop(q: Tensor, k: Tensor, beta: float, steps: int) -> Tensor:
     q, k = q[None, None], k[None, None]
     for _ in range(steps):
         q = F.scaled_dot_product_attention(q, k, k, scale=beta)
@@ -107,7 +107,7 @@ def build(impl: str, size: MemorySize, dtype: torch.dtype, device: str) -> Call:
     if impl == "synops":
         retrieve = public("hebbian.hopfield_retrieve")
         return Call(lambda q, k: retrieve(q, k, beta=_BETA, steps=size.steps).output, inputs)
-    forms = {"torch": _sdpa, "eager": _eager, "layers": _hopfield_layers}
+    forms = {"torch": sdpa_loop, "eager": eager_loop, "layers": layers_loop}
     if impl not in forms:
         raise ValueError(impl)
     return Call(lambda q, k: forms[impl](q, k, _BETA, size.steps), inputs)
