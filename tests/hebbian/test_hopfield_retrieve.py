@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from hopfield_samples import CASES, DTYPES, STATS, Case, check, doubled, loop, run, sample
 
 from close import assert_close
+from machine import GLIBC
+from synops.benchmarks.common import memory
 from synops.hebbian import hopfield_retrieve
 
 MOVING = ("blocks and a rest", "values", "few rows of heads", "a vector")
@@ -175,3 +177,15 @@ def test_memory():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         hopfield_retrieve(state, patterns, beta=1.0, steps=4)
     assert max(kept) <= 3 * state.numel()
+
+
+@pytest.mark.skipif(not GLIBC, reason="resident memory is read on Linux")
+def test_peak_memory():
+    """Queries x patterns would be 64 MB, three times with gradients."""
+    state, patterns = torch.randn(2000, 8, requires_grad=True), torch.randn(8000, 8)
+
+    def retrieve(rows):
+        hopfield_retrieve(state[:rows], patterns, beta=1.0, steps=3).output.sum().backward()
+
+    retrieve(10)
+    assert memory.peak_growth(lambda: retrieve(2000)) < 0.15 * 4 * 2000 * 8000
