@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor> delta_rule(const Tensor& query, const Tensor&
   if (oja)
     w.for_slices(false, state, last,
                  [&](int64_t head, int64_t first, int64_t columns, void* slice) {
-                   const Scratch scaled(w.keys * w.bytes);
+                   const Scratch scaled(2 * w.keys * w.bytes);
                    kernels.steps(w.wide, {.steps = w.steps,
                                           .rows = w.keys,
                                           .columns = columns,

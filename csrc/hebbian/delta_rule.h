@@ -35,8 +35,8 @@ struct FastWeightSteps {
   Line gain, decay;          // numbers; null: 1
   OutLine pre, post;         // pre null: not wanted
   double scale;
-  void* scaled;  // (rows,): the gain goes with left, so that the turned scan has the same bits; or
-                 // null: with the value
+  void* scaled;  // (2, rows): the gain goes with left, so that the turned scan has the same bits;
+                 // or null: with the value
 };
 
 // The steps T - 1, T - 2, ... of the gradient X (rows, columns) of the weight after step t:

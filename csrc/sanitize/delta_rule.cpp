@@ -72,7 +72,7 @@ void check_steps(Isa isa, int64_t steps, int64_t rows, int64_t columns, int64_t 
   const Series<A> left(steps, rows), before(steps, rows), after(steps, rows);
   const Series<A> base(steps, columns), value(steps, columns), gain(steps, 1), decay(steps, 1);
   const Series<A> pre(steps, columns), post(steps, columns);
-  const Exact<A> room(rows);
+  const Exact<A> room(2 * rows);
   Slice<A> w(isa, rows, columns);
   fast_weight_kernels(isa).steps(dtype<A>(), {.steps = steps,
                                               .rows = rows,

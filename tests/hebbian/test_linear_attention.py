@@ -50,9 +50,9 @@ def test_normalized(dtype):
     assert got.state.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     tolerance = torch.finfo(dtype).eps * (4 if dtype == torch.float64 else 1)
     torch.testing.assert_close(got.output.double(), want, rtol=tolerance, atol=tolerance)
-    first = linear_attention(q[:, :, :3], k[:, :, :3], s.value[:, :, :3], normalize=True)
+    first = linear_attention(q[:, :, :4], k[:, :, :4], s.value[:, :, :4], normalize=True)
     rest = linear_attention(
-        q[:, :, 3:], k[:, :, 3:], s.value[:, :, 3:], normalize=True, initial_state=first.state
+        q[:, :, 4:], k[:, :, 4:], s.value[:, :, 4:], normalize=True, initial_state=first.state
     )
     assert torch.equal(torch.cat([first.output, rest.output], 2), got.output)
     scaled = linear_attention(q, k, s.value, normalize=True, scale=0.5)

@@ -111,10 +111,11 @@ def delta_rule(
             outputs.append(scale * q.mT @ S)                        # "oja": (k - S @ v.mT) * v
         output = torch.cat(outputs, 2)
 
-    3 d_k d_v multiply-adds a step ("oja" 4, the gradients three times as many), each step's update
-    and readouts in one pass over the weight. Nothing of size T d_k d_v is kept for the backward,
-    which makes the weights again; it keeps the inputs and the errors. Two calls, the second with
-    the ``state`` of the first as ``initial_state``, give the bits of one on the CPU.
+    3 d_k d_v multiply-adds a step ("oja" 4, the gradients three times as many), updates and
+    readouts of two steps in one pass over the weight. Nothing of size T d_k d_v is kept for the
+    backward, which makes the weights again; it keeps the inputs and the errors. Two calls, the
+    second with the ``state`` of the first as ``initial_state``, give on the CPU the bits of one
+    if the first has an even number of steps, and otherwise its numbers up to rounding.
 
     The delta rule forgets nothing of what is orthogonal to the key; with keys of norm 1 it is
     stable for beta in [0, 2]. Nothing is normalized here: ``F.normalize(key, dim=-1)`` does it.
@@ -202,13 +203,14 @@ def fast_weights(
     save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     save = save or traced(query) or any(map(traced, tensors))
     batch, heads, steps, size = query.shape
-    # A multiply-add takes 0.02 ns.
-    pieces = list(chunks(steps, 0.06 * batch * heads * size * value.shape[3] + batch * heads))
+    # A multiply-add takes 0.02 ns; pairs of steps, as the kernel takes them, are not parted.
+    cost = 0.06 * batch * heads * size * value.shape[3] + batch * heads
+    pieces = list(chunks((steps + 1) // 2, 2 * cost))
     outputs = []
     for begin, end in pieces:
         parts = [q, k, v, b, a]
         if len(pieces) > 1:
-            parts = [None if t is None else t[:, :, begin:end] for t in parts]
+            parts = [None if t is None else t[:, :, 2 * begin : 2 * end] for t in parts]
         output, state, _ = _op(*parts, state, float(scale), RULES[rule], save, backend=backend)
         outputs.append(output)
     whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
