@@ -27,15 +27,11 @@ void check_esn(Isa isa);
 void check_izhikevich(Isa isa);
 void check_ei_reservoir(Isa isa);
 void check_stdp(Isa isa);
-<<<<<<< HEAD
 void check_delta_rule(Isa isa);
 void check_local_rules(Isa isa);
 void check_hopfield(Isa isa);
 void check_soft_hebb(Isa isa);
 void check_three_factor(Isa isa);
-=======
-void check_local_rules(Isa isa);
->>>>>>> cf2ba15237a22d42618e453f504eaaa6c75e9598
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -33,15 +33,11 @@ int main(int argc, char** argv) {
   sanitize::check_izhikevich(isa);
   sanitize::check_ei_reservoir(isa);
   sanitize::check_stdp(isa);
-<<<<<<< HEAD
   sanitize::check_delta_rule(isa);
   sanitize::check_local_rules(isa);
   sanitize::check_hopfield(isa);
   sanitize::check_soft_hebb(isa);
   sanitize::check_three_factor(isa);
-=======
-  sanitize::check_local_rules(isa);
->>>>>>> cf2ba15237a22d42618e453f504eaaa6c75e9598
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }
