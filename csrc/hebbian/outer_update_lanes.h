@@ -2,6 +2,7 @@
 // files only.
 #pragma once
 
+#include "common/inline.h"
 #include "common/tile_product.h"
 #include "hebbian/bounds.h"
 #include "hebbian/outer_update.h"
@@ -9,7 +10,7 @@
 namespace synops::CPU_CAPABILITY {
 
 // Bytes that a pass over a weight fetches ahead: 32 lines, the time of a way to memory.
-constexpr int64_t kAhead = 2048;
+constexpr int64_t kFetched = 2048;
 
 // A row of the weight, and how an entry ends.
 template <class T, bool kBounded, bool kMasked>
@@ -28,8 +29,8 @@ struct Row {
         flags(kMasked ? w.mask + i * w.cols : nullptr) {}
 
   // keep w + sum for `count` weights from column j on. Inlined, or a vector takes 19 cycles for 6.
-  [[gnu::always_inline]] inline void finish(int64_t j, int64_t count, const Vec<A>& keep,
-                                            const Vec<A>& sum, Finite<T>& finite) const {
+  SYNOPS_INLINE void finish(int64_t j, int64_t count, const Vec<A>& keep, const Vec<A>& sum,
+                            Finite<T>& finite) const {
     const Vec<A> before = load<A>(from + j, count);
     Vec<A> now = at::vec::fmadd(keep, before, sum);
     if constexpr (kBounded)

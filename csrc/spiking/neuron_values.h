@@ -3,17 +3,9 @@
 // Included by .inc files only.
 #pragma once
 
+#include "common/inline.h"
 #include "spiking/neuron_lanes.h"
 #include "spiking/neurons.h"
-
-// All in one: an object that is inlined away. Not under AddressSanitizer, where it takes minutes.
-#if defined(__SANITIZE_ADDRESS__)
-#define SYNOPS_FLAT
-#define SYNOPS_INLINE
-#else
-#define SYNOPS_FLAT [[gnu::flatten]]
-#define SYNOPS_INLINE [[gnu::always_inline]]
-#endif
 
 namespace synops::CPU_CAPABILITY {
 

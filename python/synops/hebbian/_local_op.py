@@ -85,7 +85,8 @@ class LocalOp:
         local = local_of(op, weight, shape, x.shape[0], **options)
         changed: Sequence[Tensor]
         if in_place:
-            given = [t for t in (x, y, *local) if isinstance(t, Tensor)]
+            read = (x, y, local.rate, local.modulator, local.gain_pre, local.gain_post)
+            given = [t for t in (*read, local.sign, local.mask) if t is not None]
             check_in_place(op, weight, *states, *given)
             for state in states:
                 check_in_place(op, state, *given, name="theta")

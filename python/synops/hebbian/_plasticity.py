@@ -297,16 +297,23 @@ def settle(
 
     On the CPU at once. On a GPU and in a graph by an assertion that nothing waits for.
     """
+    if report.is_cpu and not traced(report):
+        bits = int(report)
+    else:
+        bits = _traced_bits(op, report)
+    if bits:
+        _raise(op, bits, factor, other, post)
+
+
+def _traced_bits(op: str, report: Tensor) -> int:
+    """Of calls under vmap the largest; 0 behind an assertion where values cannot be looked at."""
     if not torch.compiler.is_compiling():
         while torch._C._functorch.is_functorch_wrapped_tensor(report):
             report = torch._C._functorch.get_unwrapped(report)
     if torch.compiler.is_compiling() or type(report) is not Tensor or _modes() or not report.is_cpu:
         torch._assert_async((report == 0).all(), f"{op}: not finite, against sign, or overflowed")
-        return
-    # one of each call under vmap
-    bits = int(report) if not report.dim() else max(report.flatten().tolist(), default=0)
-    if bits:
-        _raise(op, bits, factor, other, post)
+        return 0
+    return max(report.flatten().tolist(), default=0)
 
 
 def _raise(op: str, bits: int, factor: str, other: str, post: str) -> NoReturn:
