@@ -11,8 +11,12 @@ trap 'rm -rf "$BUILD"' EXIT
 CXX=${CXX:-g++}
 ARM=aarch64-linux-gnu-g++
 
-# All kernels in one call for each instruction set, by the flags of setup.py.
-find . -name '*.inc' | sort | sed 's|^\./\(.*\)|#include "\1"|' >"$BUILD/kernels.cpp"
+# All kernels of a family in one call for each instruction set, by the flags of setup.py: the
+# headers are read once, and no call is so long that the others wait for it.
+FAMILIES="hebbian spiking sparse entropy common"
+for family in $FAMILIES; do
+  find "$family" -name '*.inc' | sort | sed 's|.*|#include "&"|' >"$BUILD/$family.cpp"
+done
 # The stand-ins come first; grains are small, so that small shapes are split, too.
 FLAGS="-std=c++20 -O1 -Wno-psabi -DSYNOPS_GRAIN=256 -Isanitize/stand_in -I. -isystem $TORCH/include"
 # AddressSanitizer sees what null and object-size would.
@@ -21,10 +25,12 @@ SANITIZE="-g1 -fsanitize=address,undefined -fno-sanitize=null,object-size -fno-s
 # Prints the commands that compile all objects, one a line, the longest first. $1: folder, $2:
 # compiler, $3: flags of what is checked, $4: of the checks; standard input: instruction sets.
 commands() {
-  local isa flags source
+  local isa flags family source
   while read -r isa flags; do
-    echo "$2 $FLAGS $3 $flags -DCPU_CAPABILITY=$isa -DCPU_CAPABILITY_$isa" \
-      "-c $BUILD/kernels.cpp -o $1/$isa.o"
+    for family in $FAMILIES; do
+      echo "$2 $FLAGS $3 $flags -DCPU_CAPABILITY=$isa -DCPU_CAPABILITY_$isa" \
+        "-c $BUILD/$family.cpp -o $1/$family.$isa.o"
+    done
   done
   for source in sanitize/*.cpp; do echo "$2 $FLAGS $4 -c $source -o $1/$(basename "$source").o"; done
   for source in sparse/{product,gradients,row_blocks_product}.cpp common/isa.cpp; do
