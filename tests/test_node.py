@@ -28,7 +28,7 @@ def way(request, monkeypatch):
     """Both ways of a call with a gradient."""
     if request.param == "python":
         for op in OPS:
-            monkeypatch.setattr(op, "_native", None)
+            monkeypatch.setattr(op, "native", None)
     return request.param
 
 
@@ -59,7 +59,7 @@ class Call:
     def by_python(self, monkeypatch):
         with monkeypatch.context() as patch:
             for op in OPS:
-                patch.setattr(op, "_native", None)
+                patch.setattr(op, "native", None)
             return self.grads()
 
 
@@ -100,7 +100,7 @@ class TestChoice:
         with synops.backend("cpp"):
             assert "function" in call().grad_fn.name()
         for op in OPS:
-            monkeypatch.setattr(op, "_native", None)
+            monkeypatch.setattr(op, "native", None)
         assert "function" in call().grad_fn.name()
 
     @pytest.mark.parametrize("needed", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
@@ -441,7 +441,7 @@ class TestArguments:
     def test_of_every_kind(self, scaled, leaves, node, monkeypatch):
         """Captured once, and what is for the forward only is not passed on."""
         if not node:
-            monkeypatch.setattr(scaled, "_native", None)
+            monkeypatch.setattr(scaled, "native", None)
 
         def call(*leaves):
             return scaled(*leaves, *self.REST)
@@ -462,11 +462,11 @@ class TestArguments:
     )
     def test_that_do_not_fit_are_left_to_python(self, scaled, leaves, at, value):
         args = [*leaves, *self.REST]
-        assert isinstance(scaled._native(*args), torch.Tensor)
+        assert isinstance(scaled.native(*args), torch.Tensor)
         args[at] = value
-        assert scaled._native(*args) is NotImplemented
-        assert scaled._native(*args[:-1]) is NotImplemented
-        assert scaled._native(*args, 1) is NotImplemented
+        assert scaled.native(*args) is NotImplemented
+        assert scaled.native(*args[:-1]) is NotImplemented
+        assert scaled.native(*args, 1) is NotImplemented
 
     @pytest.mark.parametrize(
         ("name", "gradient"),

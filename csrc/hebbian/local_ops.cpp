@@ -191,6 +191,13 @@ LocalResult local_rule(const char* op, LocalRule rule, const Tensor& from, const
     result.report = scalar_report(bits);
     return result;
   };
+  const auto shared = [&](const Tensor& written) {
+    return shares_memory(written, {&pre},
+                         {&post, &a.rate, &a.modulator, &a.gain_pre, &a.gain_post, &a.sign, &a.mask,
+                          &a.crow, &a.col});
+  };
+  if (shared(to) || (theta != nullptr && (shared(theta->to) || share_memory(to, theta->to))))
+    return done(kShared);
   int64_t bad = finite(rate) && finite(modulator) && std::isfinite(a.lr) && std::isfinite(a.decay)
                     ? 0
                     : kFactorNotFinite;

@@ -57,6 +57,7 @@ enum Report : int64_t {
   kFactorNotFinite = 4,    // modulator, rate, error
   kArgumentNotFinite = 8,  // another argument
   kSignBroken = 16,        // by the weight that came in
+  kShared = 32,            // what is written in place shares memory with what is read
   kOverflow = 256,
 };
 

@@ -2,8 +2,10 @@
 // bounds. All but the weight comes in the arithmetic type.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <optional>
 
 #include "common/scratch.h"
@@ -95,6 +97,30 @@ inline void check_in_place(const Tensor& w, const char* op) {
   const bool rows =
       (w.stride(1) == 1 || w.size(1) <= 1) && (w.stride(0) >= w.size(1) || w.size(0) <= 1);
   STD_TORCH_CHECK(rows, op, ": weight must have rows of contiguous elements");
+}
+
+// Bytes from the first element to the end of the last.
+inline int64_t reach(const Tensor& t) {
+  int64_t last = 0;
+  for (int64_t d = 0; d < t.dim(); ++d) {
+    if (t.size(d) == 0) return 0;
+    last += (t.size(d) - 1) * t.stride(d);
+  }
+  return (last + 1) * t.element_size();
+}
+inline bool share_memory(const Tensor& a, const Tensor& b) {
+  const auto* const p = static_cast<const char*>(a.const_data_ptr());
+  const auto* const q = static_cast<const char*>(b.const_data_ptr());
+  return p < q + reach(b) && q < p + reach(a);
+}
+// Whether `written` shares memory with one of the others.
+inline bool shares_memory(const Tensor& written, std::initializer_list<const Tensor*> read,
+                          std::initializer_list<const OptionalTensor*> optional) {
+  return std::any_of(read.begin(), read.end(),
+                     [&](const Tensor* t) { return share_memory(written, *t); }) ||
+         std::any_of(optional.begin(), optional.end(), [&](const OptionalTensor* t) {
+           return t->has_value() && share_memory(written, **t);
+         });
 }
 
 inline Tensor scalar_report(int64_t bits) {

@@ -108,6 +108,9 @@ class Op:
         leading: how many arguments, from the first on, may need a gradient.
         gradient: what ``backward`` does, where that is one call of another op: then no Python
             runs in the backward.
+
+    Attributes:
+        native: calls it through C++ or returns NotImplemented; None where C++ cannot be loaded.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Op:
         self._leading = leading
         self._reference = reference(name)
         self._differentiable = backward is not None
-        self._native = _node.bind(name, leading if self._differentiable else 0, gradient)
+        self.native = _node.bind(name, leading if self._differentiable else 0, gradient)
 
         def checked_fake(*args: Any) -> Any:
             # Also what a real call with one meta tensor among CPU tensors runs.
@@ -159,8 +162,8 @@ class Op:
         if _is_compiling():
             return self._traced(args, backend)
         name = _backend._requested if backend is None else _backend.requested(backend)
-        if name == "auto" and self._native is not None:
-            output = self._native(*args)
+        if name == "auto" and self.native is not None:
+            output = self.native(*args)
             if output is not NotImplemented:
                 return output
         if name == "reference":

@@ -462,6 +462,16 @@ def test_raw_ops_report():
         assert torch.equal(new, args[0])
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_raw_ops_see_what_is_shared(rule):
+    weight = torch.rand(5, 7)
+    for shared in ({"pre": weight[:3]}, {"gain_pre": weight[4]}):
+        before = weight.clone()
+        report = getattr(torch.ops.synops, f"{rule}_")(*raw(rule, weight=weight, **shared))[-1]
+        assert int(report) == 32
+        assert torch.equal(weight, before)
+
+
 WRONG = [
     ({"weight": [1.0]}, TypeError, "weight must be a torch.Tensor, got list"),
     ({"weight": torch.ones(2, 3).int()}, TypeError, "weight must be float32"),

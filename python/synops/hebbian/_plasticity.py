@@ -23,9 +23,10 @@ ACTIVITIES = frozenset(
     (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.bool, torch.uint8)
 )
 REDUCTIONS = ("mean", "sum")
+APART = "share no memory with another argument"
 
 # Bits of a report, lowest first: the argument (in the names of ``settle``) and the rule it broke.
-PRE, POST, FACTOR, ARGUMENT, SIGN, OVERFLOW = 1, 2, 4, 8, 16, 256
+PRE, POST, FACTOR, ARGUMENT, SIGN, SHARED, OVERFLOW = 1, 2, 4, 8, 16, 32, 256
 
 
 class Local(NamedTuple):
@@ -83,7 +84,7 @@ def check_in_place(op: str, weight: Tensor, *given: Tensor | None, name: str = "
     for t in given:
         near = t is not None and t.data_ptr() < end and begin < t.data_ptr() + _reach(t)
         if near and t is not None and t.device == weight.device:
-            fail(ValueError, op, name, "share no memory with another argument", "one that does")
+            fail(ValueError, op, name, APART, "one that does")
 
 
 def _reach(t: Tensor) -> int:
@@ -323,4 +324,6 @@ def _raise(op: str, bits: int, factor: str, other: str, post: str) -> NoReturn:
     if bits & SIGN:
         rule = "agree with sign: no weight below 0 where it is 1, above 0 where it is -1"
         fail(ValueError, op, "weight", rule, "one that does not")
+    if bits & SHARED:
+        fail(ValueError, op, "weight", APART, "one that does")
     raise OverflowError(f"{op}: weight overflowed: lower lr (what was written stays written)")
