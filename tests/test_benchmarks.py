@@ -85,6 +85,10 @@ NAMES = {
         ("synops", "torch", "compile", "official"),
         ("1x4096x4096", "256x4096x4096", "1x4096x4096 amax", "256x4096x4096 amax", "4x8x8"),
     ),
+    "hebbian.soft_hebb_conv2d.SoftHebbConv2d": (
+        ("synops", "torch", "official"),
+        ("10x1x28x28 to 96", "10x3x32x32 to 96", "2x1x4x4 to 4"),
+    ),
     "sparse.dynamic_sparsity.DynamicSparsity": (
         ("synops", "torch", "projected", "masked"),
         (

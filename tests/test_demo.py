@@ -45,6 +45,7 @@ def png_size(file):
         ("balance", "balance", ("balance 0", "adapted")),
         ("izhikevich", "izhikevich", ("real time",)),
         ("hopfield", "hopfield", ("asked with", "upper half")),
+        ("soft_hebb", "soft_hebb", ("readout", "untrained")),
     ],
 )
 def test_demo_prints_its_tables_and_saves_its_plot(section, plot, headings, tmp_path):

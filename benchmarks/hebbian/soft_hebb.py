@@ -58,9 +58,9 @@ def layer(size: SoftSize) -> tuple[Tensor, Tensor]:
     return weight.double(), pre.double()
 
 
-def activity(u: Tensor) -> Tensor:
+def activity(u: Tensor, temperature: float) -> Tensor:
     """Softmax, negated but for the winner."""
-    y = torch.softmax(u / TEMPERATURE, 1).neg_()
+    y = torch.softmax(u / temperature, 1).neg_()
     winner = u.argmax(1, keepdim=True)
     return y.scatter_(1, winner, -y.gather(1, winner))
 
@@ -71,14 +71,14 @@ def rates(weight: Tensor, lr: float) -> Tensor:
     return lr * ((norm - 1).abs_() + 1e-10).sqrt_()
 
 
-def in_place(size: SoftSize) -> Step:
+def in_place(amax: bool, temperature: float = TEMPERATURE) -> Step:
     """As few passes over the weight as torch's operators take."""
 
     def step(weight: Tensor, pre: Tensor, lr: float) -> Tensor:
         u = pre @ weight.t()
-        y = activity(u)
+        y = activity(u, temperature)
         rate, overlap = rates(weight, lr), (y * u).sum(0)
-        if not size.amax:
+        if not amax:
             rate /= len(pre)
             weight.mul_(1 - rate.mul(overlap)[:, None])
             return weight.addmm_((y * rate).t(), pre)
@@ -127,7 +127,7 @@ def build(impl: str, size: SoftSize, dtype: torch.dtype, device: str) -> Call:
 
         step = of_synops
     elif impl == "torch":
-        step = in_place(size)
+        step = in_place(size.amax)
     elif impl == "compile":
         step = torch.compile(as_written(size))
     elif impl == "official":

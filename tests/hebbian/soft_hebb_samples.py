@@ -102,18 +102,3 @@ def loop(weight: Tensor, pre: Tensor, lr: float, temperature: float, power: floa
     delta /= pre.shape[0]
     rate = lr * ((weight.norm(dim=1) - 1).abs() + 1e-10) ** power
     return weight + rate[:, None] * delta
-
-
-def official(weight: Tensor, x: Tensor, lr: float, inverse: float, stride: int = 1) -> Tensor:
-    """A step of the official convolution (SoftHebb, demo.py) on input that is padded already:
-    equations written anew, with torch's convolution for forward and update."""
-    u = torch.nn.functional.conv2d(x, weight, stride=stride)
-    y = torch.softmax(inverse * u, 1)
-    winner = torch.nn.functional.one_hot(u.argmax(1), u.shape[1]).permute(0, 3, 1, 2).to(u)
-    y = y * (2 * winner - 1)
-    yx = torch.nn.functional.conv2d(x.transpose(0, 1), y.transpose(0, 1), dilation=stride)
-    yx = yx.transpose(0, 1)[:, :, : weight.shape[2], : weight.shape[3]]
-    delta = yx - (y * u).sum((0, 2, 3)).view(-1, 1, 1, 1) * weight
-    delta = delta / (delta.abs().amax() + 1e-30)
-    rate = lr * ((weight.flatten(1).norm(dim=1) - 1).abs() + 1e-10) ** 0.5
-    return weight + rate.view(-1, 1, 1, 1) * delta

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from soft_hebb_samples import official
 
+from synops.benchmarks.hebbian.soft_hebb_conv2d import official
 from synops.hebbian import soft_hebb, soft_hebb_conv2d, soft_hebb_conv2d_
 
 
@@ -19,10 +19,10 @@ def test_is_the_official_step(stride):
     weight, x = images()
     padded = F.pad(x, (1, 1, 1, 1), "reflect")
     form = {"stride": stride, "padding": 1, "padding_mode": "reflect"}
-    for inverse in (1.0, 0.25):
-        want = official(weight, padded, 0.08, inverse, stride)
+    for temperature in (1.0, 4.0):
+        want = official(weight, padded, 0.08, temperature, stride)
         got = soft_hebb_conv2d(
-            weight, x, lr=0.08, temperature=1 / inverse, normalize="amax", **form
+            weight, x, lr=0.08, temperature=temperature, normalize="amax", **form
         )
         torch.testing.assert_close(got.weight, want, rtol=1e-10, atol=1e-12)
         u = F.conv2d(padded, weight, stride=stride)
@@ -36,7 +36,7 @@ def test_ten_official_steps():
     mine = weight.clone()
     for i in range(10):
         batch = x.roll(i, 3)
-        weight = official(weight, batch, 0.05, 1.0)
+        weight = official(weight, batch, 0.05)
         assert soft_hebb_conv2d_(mine, batch, lr=0.05, normalize="amax").weight is mine
     torch.testing.assert_close(mine, weight, rtol=1e-4, atol=1e-4)
     assert (mine - images(torch.float32)[0]).abs().max() > 0.05  # they moved

