@@ -181,6 +181,7 @@ int64_t run_as(const ThreeFactorLayout& l, const ThreeFactorGiven& g, const Tens
   s.decay = g.trace_decay, s.keep = 1 - g.decay;
   s.pre = packed.x, s.post = packed.y, s.gate = packed.gates;
   s.gate_varies = varies && !thrown;
+  s.bounded = sign.has_value() || std::isfinite(g.lower) || std::isfinite(g.upper);
   if (none) packed.pack_zeros();
   for (int64_t t = 0; t < steps; t += s.steps) {
     s.steps = std::min(most, steps - t);
@@ -219,9 +220,9 @@ Tensor three_factor_sequence_(const Tensor& weight, const Tensor& eligibility, c
                               const OptionalTensor& sign, bool check_sign,
                               const OptionalTensor& mask, const OptionalTensor& crow,
                               const OptionalTensor& col, bool mean) {
-  const ThreeFactorGiven g{kOp,       pre,      post,      trace_decay, lr,    rate, decay,
-                           modulator, gain_pre, gain_post, lower,       upper, sign, check_sign,
-                           mask,      crow,     col,       mean};
+  const ThreeFactorGiven g{kOp,   pre,        post,     trace_decay, lr,    rate,
+                           decay, modulator,  gain_pre, gain_post,   lower, upper,
+                           sign,  check_sign, mask,     crow,        col,   mean};
   const ThreeFactorLayout l = three_factor_layout(weight, eligibility, g, 1);
   return run(l, g, weight, eligibility, weight, eligibility);
 }
@@ -233,9 +234,9 @@ std::tuple<Tensor, Tensor, Tensor> three_factor_sequence(
     const OptionalTensor& gain_post, double lower, double upper, const OptionalTensor& sign,
     bool check_sign, const OptionalTensor& mask, const OptionalTensor& crow,
     const OptionalTensor& col, bool mean) {
-  const ThreeFactorGiven g{kOp,       pre,      post,      trace_decay, lr,    rate, decay,
-                           modulator, gain_pre, gain_post, lower,       upper, sign, check_sign,
-                           mask,      crow,     col,       mean};
+  const ThreeFactorGiven g{kOp,   pre,        post,     trace_decay, lr,    rate,
+                           decay, modulator,  gain_pre, gain_post,   lower, upper,
+                           sign,  check_sign, mask,     crow,        col,   mean};
   const Tensor from = dense_of(weight), trace = dense_of(eligibility);
   const ThreeFactorLayout l = three_factor_layout(from, trace, g, 1);
   const Tensor to = like(from), trace_to = like(trace);

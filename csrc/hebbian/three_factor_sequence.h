@@ -13,8 +13,8 @@ enum class Samples {
   kEach,    // a trace for each
 };
 
-// Steps of three_factor.h, all in one pass. Arrays are in the arithmetic type; with n the samples of
-// all steps, step by step, pre and post are
+// Steps of three_factor.h, all in one pass. Arrays are in the arithmetic type; with n the samples
+// of all steps, step by step, pre and post are
 //   dense:     as outer_update packs a batch of n
 //   a Pattern: as sampled_update turns a batch of n, by column and by row, `width` numbers each
 // and gates, in the same way (`gate_width`), of as many samples as there are traces in all steps,
@@ -28,7 +28,7 @@ struct ThreeFactorSteps {
   int64_t trace_size;  // elements between traces
   double decay, keep;
   const void *pre, *post, *gate;
-  bool gate_varies;
+  bool gate_varies, bounded;
   int64_t width, gate_width;
   void* traces;  // of kEach: room for those of a tile, tile_traces(samples) numbers
 };

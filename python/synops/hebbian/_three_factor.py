@@ -69,6 +69,8 @@ def three_factor(
 ) -> ThreeFactor:
     r"""One step of a three-factor rule: trace, gate, update and bounds in one pass.
 
+    :func:`three_factor_sequence` takes all steps of a sequence in one call.
+
     .. math:: e_{ij} \leftarrow \lambda\, e_{ij} + \langle y_i x_j \rangle, \qquad
               w_{ij} \leftarrow \mathrm{clamp}\bigl((1 - d)\, w_{ij} + \eta\, M_i\, e_{ij}\bigr)
 
