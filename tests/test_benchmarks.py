@@ -67,6 +67,14 @@ _PLASTIC = (
     "1x4096x4096 d=.1",
     "1x8x8",
 )
+_THREE_FACTORS = ("synops", "in_place", "steps", "torch", "compile")
+_PLASTIC_RUNS = (
+    "100x1x1024x1024",
+    "100x1x300x784",
+    "100x32x1024x1024",
+    "100x1x1024x1024 d=.1",
+    "100x1x8x8",
+)
 NAMES = {
     "hebbian.soft_hebb.SoftHebb": (
         ("synops", "torch", "compile", "official"),
@@ -258,6 +266,8 @@ NAMES = {
     "spiking.cuba_lif.CubaLIF": (("synops", "torch"), _SEQUENCES),
     "hebbian.three_factor.ThreeFactor": (_THREE_FACTOR, _PLASTIC),
     "hebbian.three_factor.ThreeFactor2Threads": (_THREE_FACTOR, _PLASTIC),
+    "hebbian.three_factor_sequence.ThreeFactorSequence": (_THREE_FACTORS, _PLASTIC_RUNS),
+    "hebbian.three_factor_sequence.ThreeFactorSequence2Threads": (_THREE_FACTORS, _PLASTIC_RUNS),
     "hebbian.hebb.Hebb": (
         ("synops", "torch", "as_written", "compile", "add"),
         (

@@ -128,6 +128,8 @@ HELPERS = {
     "tests/hebbian/test_hopfield_triton.py",  # its Triton kernel
     "csrc/hebbian/soft_hebb_step.cpp",  # soft_hebb once it is checked
     "tests/hebbian/soft_hebb_samples.py",  # inputs of soft_hebb, and the official equations
+    "kernels/hebbian/three_factor_call.py",  # what three_factor checks of a step and of many
+    "tests/hebbian/three_factor_samples.py",  # its inputs
     "tests/hebbian/test_soft_hebb_calls.py",  # bad arguments, aliasing, transforms, raw ops
 }
 

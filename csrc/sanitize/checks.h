@@ -32,6 +32,7 @@ void check_local_rules(Isa isa);
 void check_hopfield(Isa isa);
 void check_soft_hebb(Isa isa);
 void check_three_factor(Isa isa);
+void check_three_factor_sequence(Isa isa);
 
 // product() and gradients() under the active instruction set.
 void check_products();

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   sanitize::check_hopfield(isa);
   sanitize::check_soft_hebb(isa);
   sanitize::check_three_factor(isa);
+  sanitize::check_three_factor_sequence(isa);
   if (argc == 2) sanitize::check_products();
   std::printf("sanitize: %s ok\n", argv[1]);
 }

@@ -6,21 +6,19 @@ a large batch with one trace is bound by that and not by the memory.
 Reference: python/synops/_reference/hebbian/three_factor.py
 """
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..common.aot import NAMES, Build
-from ..common.launch import OPTIONS, accumulator, require, require_index
+from ..common.launch import OPTIONS, accumulator
+from .three_factor_call import OVERFLOW, call_of
 
 __all__ = ["AOT", "three_factor", "three_factor_"]
 
 # Synapses of a turn: what registers hold without spills.
 _BLOCK = {torch.float32: 1024, torch.float64: 512}
-_PRE, _POST, _FACTOR, _ARGUMENT, _SIGN, _OVERFLOW = 1, 2, 4, 8, 16, 256
 
 
 @triton.jit
@@ -100,117 +98,35 @@ def _three_factor_kernel(
     tl.atomic_max(over_ptr, over)
 
 
-def three_factor_(
-    weight: Tensor,
-    eligibility: Tensor,
-    pre: Tensor,
-    post: Tensor,
-    trace_decay: float,
-    lr: float,
-    rate: Tensor | None,
-    decay: float,
-    modulator: Tensor | None,
-    gain_pre: Tensor | None,
-    gain_post: Tensor | None,
-    lower: float,
-    upper: float,
-    sign: Tensor | None,
-    check_sign: bool,
-    mask: Tensor | None,
-    crow: Tensor | None,
-    col: Tensor | None,
-    mean: bool,
-) -> Tensor:
-    op = "three_factor"
-    require(weight.dtype in NAMES, op, f"no kernel for {weight.dtype}")
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    dim = 2 if crow is None else 1
-    require(weight.dim() == dim and pre.dim() == 2 and post.dim() == 2, op, "wrong dimensions")
-    batch, cols, rows = pre.shape[0], pre.shape[1], post.shape[1]
-    floats = (pre, post, rate, modulator, gain_pre, gain_post, sign, eligibility)
-    for t in floats:
-        good = t is None or (t.dtype == dtype and t.device == weight.device)
-        require(good, op, f"all but the weight must be {dtype} on {weight.device}")
-    require(post.shape[0] == batch, op, "pre and post must have the same batch")
-    per_sample = eligibility.dim() == dim + 1
-    shape = (batch, *weight.shape) if per_sample else tuple(weight.shape)
-    require(tuple(eligibility.shape) == shape, op, f"eligibility must have shape {shape}")
-    require(eligibility.is_contiguous(), op, "eligibility must be contiguous")
-    if crow is None:
-        require(tuple(weight.shape) == (rows, cols), op, "weight must have shape (out, in)")
-        good = weight.stride(1) == 1 or cols <= 1
-        require(good, op, "weight must have rows of contiguous elements")
-        nnz = rows * cols
-    else:
-        require(col is not None and mask is None, op, "crow needs col, and no mask")
-        require_index(op, weight, crow, col)
-        require(crow.shape == (rows + 1,), op, "crow must have size out + 1")
-        nnz = col.shape[0]
-        require(weight.shape[0] >= nnz and weight.is_contiguous(), op, "weight must hold nnz")
-    for name, t, size in (
-        ("gain_pre", gain_pre, cols),
-        ("gain_post", gain_post, rows),
-        ("sign", sign, cols),
-    ):
-        require(t is None or t.shape == (size,), op, f"{name} must have shape ({size},)")
-    require(mask is None or mask.shape == (rows, cols), op, "mask must have shape (out, in)")
-    require(0 <= trace_decay <= 1 and 0 <= decay <= 1, op, "decays must lie in [0, 1]")
-    good = modulator is None or modulator.dim() < 2 or per_sample or batch <= 1
-    require(good, op, "modulator (B, out) needs a trace for each sample")
-
-    traces, terms = (batch, 1) if per_sample else (1, batch)
-    share = 1 / max(1, batch) if mean else 1.0
-    gate = torch.full((traces, rows), lr, dtype=dtype, device=weight.device)
-    gate = gate if rate is None else gate * rate
-    gate = gate if modulator is None else gate * modulator
-    require(gate.shape == (traces, rows), op, f"rate and modulator must fit {(traces, rows)}")
-    x = (pre if gain_pre is None else pre * gain_pre).contiguous()
-    y = (post if gain_post is None else post * gain_post).contiguous()
-    bits = [(_PRE, pre), (_POST, post), (_FACTOR, gate), (_ARGUMENT, gain_pre)]
-    refused = torch.zeros((), dtype=torch.int64, device=weight.device)
-    for bit, t in (*bits, (_ARGUMENT, gain_post)):
-        if t is not None:
-            refused = refused | bit * (~t.isfinite().all())
-    if sign is not None and check_sign:
-        by = sign if crow is None else sign[col.clamp(0, max(0, cols - 1)).long()]
-        broken = (weight if crow is None else weight[:nnz]).to(dtype) * by < 0
-        broken = broken if mask is None else broken & mask
-        refused = torch.where(refused == 0, _SIGN * broken.any(), refused)
-    low = high = None
-    if sign is not None or math.isfinite(lower) or math.isfinite(upper):
-        low, high = x.new_full((cols,), lower), x.new_full((cols,), upper)
-        if sign is not None:
-            low = torch.where(sign > 0, low.clamp_min(0), low)
-            high = torch.where(sign < 0, high.clamp_max(0), high)
-    over = torch.zeros((), dtype=torch.int32, device=weight.device)
-    factors = x.new_empty(2)
-    factors[0], factors[1] = trace_decay, 1 - decay
-    if rows * nnz:
-        _three_factor_kernel[(rows,)](
+def three_factor_(weight: Tensor, eligibility: Tensor, *rest: object) -> Tensor:
+    c = call_of("three_factor", False, weight, eligibility, *rest)
+    if c.rows * c.entries:
+        *_, crow, col, _ = rest
+        _three_factor_kernel[(c.rows,)](
             weight,
             eligibility,
-            x,
-            y if per_sample else y * share,
-            (gate * share if per_sample else gate).contiguous(),
-            factors,
-            low,
-            high,
-            None if mask is None else mask.contiguous().view(torch.uint8),
+            c.x,
+            c.y,
+            c.gate,
+            c.factors,
+            c.low,
+            c.high,
+            c.mask,
             crow,
             col,
-            refused,
-            over,
-            rows,
-            cols,
+            c.refused,
+            c.over,
+            c.rows,
+            c.cols,
             weight.stride(0),
             weight.numel(),
-            traces,
-            terms,
-            ACC=accumulator(dtype),
-            BLOCK=_BLOCK[dtype],
+            c.traces,
+            c.terms,
+            ACC=accumulator(c.dtype),
+            BLOCK=_BLOCK[c.dtype],
             **OPTIONS,
         )
-    return refused + _OVERFLOW * over
+    return c.refused + OVERFLOW * c.over
 
 
 def three_factor(weight: Tensor, eligibility: Tensor, *rest: object) -> tuple[Tensor, ...]:

@@ -366,6 +366,15 @@ TABLE: dict[str, dict[str, Stem]] = {
                 f" float trace_decay, {_LOCAL}) -> Tensor",
             ),
         ),
+        "three_factor_sequence": Stem(
+            "op",
+            (
+                "three_factor_sequence(Tensor weight, Tensor eligibility, Tensor pre, Tensor post,"
+                f" float trace_decay, {_LOCAL}) -> (Tensor, Tensor, Tensor)",
+                "three_factor_sequence_(Tensor(a!) weight, Tensor(b!) eligibility, Tensor pre,"
+                f" Tensor post, float trace_decay, {_LOCAL}) -> Tensor",
+            ),
+        ),
     },
 }
 

@@ -11,6 +11,7 @@ from ._soft_hebb import SoftHebb, soft_hebb, soft_hebb_
 from ._soft_hebb_conv2d import soft_hebb_conv2d, soft_hebb_conv2d_
 from ._stdp import STDP, STDPState, stdp, stdp_
 from ._three_factor import ThreeFactor, three_factor, three_factor_
+from ._three_factor_sequence import three_factor_sequence, three_factor_sequence_
 
 __all__ = [
     "BCM",
@@ -38,4 +39,6 @@ __all__ = [
     "stdp_",
     "three_factor",
     "three_factor_",
+    "three_factor_sequence",
+    "three_factor_sequence_",
 ]

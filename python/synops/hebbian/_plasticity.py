@@ -96,9 +96,19 @@ def _reach(t: Tensor) -> int:
 
 
 def activity_of(
-    op: str, argument: str, value: Any, units: int, names: str, weight: Tensor
+    op: str,
+    argument: str,
+    value: Any,
+    units: int,
+    names: str,
+    weight: Tensor,
+    *,
+    steps: bool = False,
 ) -> Tensor:
-    """(B, units) or (units,) as (B, units) in the arithmetic type, without a graph."""
+    """(B, units) or (units,) as (B, units) in the arithmetic type, without a graph.
+
+    With ``steps`` (T, B, units) or (T, units) as (T, B, units).
+    """
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         check_tensor(op, argument, value)
     dtype = value.dtype
@@ -108,13 +118,14 @@ def activity_of(
     if not (value.is_cpu and weight.is_cpu):
         check_device(op, argument, value, weight, "weight")
     shape = value.shape
-    if len(shape) not in (1, 2) or shape[-1] != units:
-        rule = f"have shape ({names},) or (B, {names}) with {names} = {units}"
-        fail(ValueError, op, argument, rule, tuple(shape))
+    single = 2 if steps else 1
+    if len(shape) not in (single, single + 1) or shape[-1] != units:
+        forms = f"(T, {names}) or (T, B, {names})" if steps else f"({names},) or (B, {names})"
+        fail(ValueError, op, argument, f"have shape {forms} with {names} = {units}", tuple(shape))
     wide = arithmetic_dtype(weight)
     if dtype is not wide:
         value = value.to(wide)
-    return value if len(shape) == 2 else value.unsqueeze(0)
+    return value.unsqueeze(-2) if len(shape) == single else value
 
 
 def check_batch(op: str, pre: Tensor, post: Tensor | None) -> None:

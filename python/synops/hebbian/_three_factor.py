@@ -69,6 +69,8 @@ def three_factor(
 ) -> ThreeFactor:
     r"""One step of a three-factor rule: trace, gate, update and bounds in one pass.
 
+    :func:`three_factor_sequence` takes all steps of a sequence in one call.
+
     .. math:: e_{ij} \leftarrow \lambda\, e_{ij} + \langle y_i x_j \rangle, \qquad
               w_{ij} \leftarrow \mathrm{clamp}\bigl((1 - d)\, w_{ij} + \eta\, M_i\, e_{ij}\bigr)
 
@@ -147,7 +149,7 @@ def three_factor(
         },
     )
     w, e, report = _op(weight, eligibility, *given, backend=backend)
-    _settle("three_factor", report)
+    settle_three_factor("three_factor", report)
     remember(w, sign)
     return ThreeFactor(w, e)
 
@@ -201,7 +203,7 @@ def three_factor_(
     read = [t for t in given if isinstance(t, Tensor)]
     check_in_place(op, weight, eligibility, *read)
     check_in_place(op, eligibility, *read, name="eligibility")
-    if weight.is_contiguous() or (weight.dim() == 2 and _rows_apart(weight)):
+    if weight.is_contiguous() or (weight.dim() == 2 and rows_apart(weight)):
         w = weight
     else:  # another layout, transposed say
         w = weight.detach().contiguous()
@@ -213,17 +215,17 @@ def three_factor_(
         eligibility.copy_(e)
     if not traced(weight):
         torch.autograd.graph.increment_version([weight, eligibility])
-    _settle(op, report)
+    settle_three_factor(op, report)
     remember(weight, sign)
     return ThreeFactor(weight, eligibility)
 
 
-def _rows_apart(weight: Tensor) -> bool:
+def rows_apart(weight: Tensor) -> bool:
     """Rows of contiguous elements that do not overlap."""
     return weight.stride(1) == 1 and weight.stride(0) >= weight.shape[1]
 
 
-def _settle(op: str, report: Tensor) -> None:
+def settle_three_factor(op: str, report: Tensor) -> None:
     settle(op, report, "lr or modulator", "gain_pre or gain_post")
 
 
@@ -244,10 +246,8 @@ def _given(
     y = activity_of(op, "post", post, rows, "out", weight)
     check_batch(op, x, y)
     batch = x.shape[0]
-    per_sample = _check_eligibility(op, eligibility, weight, batch)
-    trace_decay = check_number(op, "trace_decay", trace_decay)
-    if not 0 <= trace_decay <= 1:
-        fail(ValueError, op, "trace_decay", "lie in [0, 1]", trace_decay)
+    per_sample = check_eligibility(op, eligibility, weight, batch)
+    trace_decay = check_trace_decay(op, trace_decay)
     if isinstance(modulator, Tensor) and modulator.dim():
         factor = _modulator_of(op, modulator, rows, batch, per_sample, weight)
         local = local_of(op, weight, (rows, cols), batch, pattern=pattern, **rest)
@@ -259,7 +259,15 @@ def _given(
     return (x, y, trace_decay, *local)
 
 
-def _check_eligibility(op: str, eligibility: Any, weight: Tensor, batch: int) -> bool:
+def check_trace_decay(op: str, trace_decay: Any) -> float:
+    """In [0, 1]."""
+    trace_decay = check_number(op, "trace_decay", trace_decay)
+    if not 0 <= trace_decay <= 1:
+        fail(ValueError, op, "trace_decay", "lie in [0, 1]", trace_decay)
+    return trace_decay
+
+
+def check_eligibility(op: str, eligibility: Any, weight: Tensor, batch: int) -> bool:
     """Whether there is one for each sample."""
     check_float(op, "eligibility", eligibility)
     dtype = arithmetic_dtype(weight)
