@@ -28,7 +28,8 @@ struct ThreeFactorSteps {
   int64_t trace_size;  // elements between traces
   double decay, keep;
   const void *pre, *post, *gate;
-  bool gate_varies, bounded;
+  bool gate_varies;
+  bool bounded;  // a bound is finite; there are bounds in either case
   int64_t width, gate_width;
   void* traces;  // of kEach: room for those of a tile, tile_traces(samples) numbers
 };

@@ -104,6 +104,12 @@ void check_dense(Isa isa, const Run<T>& r, bool bounded, bool masked, double kee
   const Exact<A> trace_to(r.traces * r.size);
   ThreeFactorSteps s = steps_of(r, keep, bounded, to, trace_to);
   if (masked) s.w.mask = r.mask.get();
+  const Exact<A> lowest(r.cols), highest(r.cols);
+  for (int64_t j = 0; j < r.cols; ++j) {
+    highest[j] = std::numeric_limits<A>::infinity();
+    lowest[j] = -highest[j];
+  }
+  if (!bounded) s.w.lower = lowest.get(), s.w.upper = highest.get();
   const OuterUpdateKernels& outer = outer_update_kernels(isa);
   const int64_t panel = outer.panel(s.w.dtype), n = r.steps * r.samples;
   const int64_t groups = (r.rows + outer.group - 1) / outer.group, gated = r.gate.size() / r.rows;
