@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ _TRACES = ("pre", "post", "slow_pre", "slow_post", "eligibility")
 _WRITTEN = ("weight", *(f"state.{name}" for name in _TRACES))
 _SHAPES = ("([B,] in)", "([B,] out)", "([B,] in)", "([B,] out)", "of weight")
 _NO_STATE = (None,) * len(_TRACES)
+_FIRST = operator.itemgetter(0)
 
 
 class STDPState(NamedTuple):
@@ -188,7 +190,6 @@ def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
     """What stdp_ writes to is contiguous, shares no memory, and wants no gradient."""
     grad = torch.is_grad_enabled()
     hidden = torch.compiler.is_compiling() or _functorch_active() or _modes() > 0
-    written = []  # first and last + 1 byte of each, and the name
     for name, t in zip(_WRITTEN, held, strict=True):
         if t is None:
             continue
@@ -198,19 +199,27 @@ def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
         if not t.is_contiguous():
             fail(ValueError, op, name, "be contiguous to be written to", f"strides {t.stride()}")
         hidden = hidden or (type(t) is not Tensor and traced(t))
-        if not hidden:
-            first = t.data_ptr()
-            written.append((first, first + t.nbytes, name))
     if hidden:
         return
-    spans = list(written)
-    for t in read:
-        if t is not None:
-            first = t.data_ptr()
-            spans.append((first, first + (t.nbytes if t.is_contiguous() else _reach(t)), ""))
-    for i, (begin, end, name) in enumerate(written):
-        for first, last, _ in spans[i + 1 :]:
-            if begin < last and first < end:
+    end = 0  # of those before, in the order of their addresses: one look at each, 3 us in all
+    found = [(t.data_ptr(), t) for t in (*held, *read) if t is not None]
+    for first, t in sorted(found, key=_FIRST):
+        if first < end:
+            _check_pairs(op, held, read)
+            break
+        end = first + (t.nbytes if t.is_contiguous() else _reach(t))
+
+
+def _check_pairs(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
+    """No tensor of ``held`` shares memory with another; those that are read may."""
+    spans = [
+        None if t is None else (t.data_ptr(), t.data_ptr() + _reach(t)) for t in (*held, *read)
+    ]
+    for i, name in enumerate(_WRITTEN):
+        if (mine := spans[i]) is None:
+            continue
+        for theirs in spans[i + 1 :]:
+            if theirs is not None and mine[0] < theirs[1] and theirs[0] < mine[1]:
                 fail(ValueError, op, name, "share no memory with another argument", "one that does")
 
 
