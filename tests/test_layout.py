@@ -96,6 +96,7 @@ HELPERS = {
     "tests/spiking/test_second_states.py",  # what alif and cuba_lif do alike  # pieces of long runs
     "tests/spiking/reservoir_samples.py",  # reservoirs of every layout, and their answers
     "python/synops/hebbian/_stdp_arguments.py",  # what stdp checks, and its state
+    "python/synops/hebbian/_stdp_rule.py",  # the same of its numbers and names
     "tests/hebbian/stdp_samples.py",  # spikes, weights and rules, and the loop people write
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments

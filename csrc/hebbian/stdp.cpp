@@ -192,7 +192,7 @@ int64_t run(const Call& c, const Numbers& x) {
                             ptr + t * (c.columns + 1), sample + t * most, value + t * most);
       if (c.crow != nullptr) events[t].count = count == 0 ? 0 : StdpEvents::kEvery;
       const bool every = c.eligibility != nullptr || events[t].count == StdpEvents::kEvery;
-      work += every ? c.entries * B / 8 : c.rows * (4 + events[t].count);
+      work += every ? c.entries * B / 8 : c.rows * (4 + kDense * events[t].count);
     }
     const void* const reward =
         c.reward.has_value() ? static_cast<const A*>(data_of(c.reward)) + t0 : nullptr;

@@ -132,7 +132,7 @@ void check_rows(Isa isa, const Shape& x, bool compressed, bool soft, bool traced
                     reward.get(),
                     lower.get(),
                     upper.get(),
-                    by_events,
+                    x.columns % 2 == 1,
                     0.5,
                     soft};
   const int64_t bounds[] = {0, x.rows / 2, x.rows};  // in two parts, as threads have them
@@ -180,8 +180,9 @@ void check_stdp(Isa isa) {
       check_side<float>(isa, 2, n, flags & 1, flags & 2, flags & 4);
       check_side<double>(isa, 2, n, flags & 1, flags & 2, flags & 4);
     }
-  for (const Shape& x : {Shape{1, 1, 1, 1.0}, Shape{9, 33, 1, 0.1}, Shape{5, 70, 3, 0.1},
-                         Shape{4, 17, 2, 0.6}, Shape{6, 48, 1, 0}})
+  for (const Shape& x :
+       {Shape{1, 1, 1, 1.0}, Shape{9, 33, 1, 0.1}, Shape{5, 70, 3, 0.1}, Shape{4, 17, 2, 0.6},
+        Shape{6, 48, 1, 0}, Shape{17, 70, 1, 0.1}, Shape{18, 45, 2, 0.05}})
     for (int flags = 0; flags < 16; ++flags) {
       const bool compressed = flags & 1, soft = flags & 2, traced = flags & 4, events = flags & 8;
       say("stdp: %ld x %ld, %ld samples, rate %g, %d", static_cast<long>(x.rows),

@@ -147,6 +147,20 @@ class TestBits:
         assert torch.equal(s.weight, before)
         assert torch.equal(stdp_(s.weight, s.pre, s.post, **s.rule).weight, whole.weight)
 
+    @pytest.mark.parametrize("batch", [1, 2])
+    @pytest.mark.parametrize("rule", ["pairs", "soft", "signs"])
+    def test_of_rows_together(self, rule, batch):
+        """A single step takes silent rows four at a time, many steps of 1536 columns or more one at
+        a time; 9 rows have one left over."""
+        s = sample(4, batch, 1600, 9, 0.02, rule).to(torch.float32)
+        traces = torch.rand(batch, 1600), torch.rand(batch, 9)
+        whole = stdp(s.weight, s.pre, s.post, STDPState(*traces), **s.rule).weight
+        weight, state = s.weight, STDPState(*traces)
+        for t in range(4):
+            weight, state = stdp(weight, s.pre[t : t + 1], s.post[t : t + 1], state, **s.rule)
+        assert torch.equal(whole, weight)
+        assert (whole != s.weight).any(1).all()
+
     def test_of_threads(self, threads):
         for size in ((3, 1, 1000, 700, 0.02), (3, 1, 600, 700, 0.3), (2, 5, 600, 300, 0.02)):
             for density in (None, 0.3):
@@ -362,6 +376,9 @@ WRONG = [
     ({"reward": torch.ones(4), "tau_e": 1.0}, ValueError, r"reward must have shape"),
     ({"tau_plus": 0}, ValueError, "tau_plus must be positive, got 0"),
     ({"tau_minus": NAN}, ValueError, "tau_minus must be finite"),
+    ({"a_plus": True}, TypeError, "a_plus must be a number, got bool"),
+    ({"clip": (0.0, True)}, TypeError, "clip must hold two numbers"),
+    ({"clip": 1.0}, TypeError, r"clip must be None or \(lower, upper\)"),
     ({"tau_minus": torch.ones(())}, TypeError, "tau_minus must be a number, got Tensor"),
     ({"tau_x": -1.0, "a3_plus": 1.0}, ValueError, "tau_x must be positive, got -1"),
     ({"tau_plus": 0.5, "leak": "euler"}, ValueError, "tau_plus must be at least dt = 1"),

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
+import operator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._check import check_device, check_shape, check_tensor, dtype_name, fail
-from .._library import traced
+from .._library import _functorch_active, _modes, traced
 from ._plasticity import (
     ACTIVITIES,
-    REDUCTIONS,
     arithmetic_dtype,
-    check_clip,
-    check_number,
     check_weight,
     factor_of,
     remember,
@@ -24,14 +21,13 @@ from ._plasticity import (
     settle,
     sign_of,
 )
+from ._stdp_rule import checked_rule
 
-LEAKS = ("exponential", "euler")
-PAIRINGS = ("all", "nearest")
-# bit 1: traces of the columns hold the spikes of the step that they are read in, 2: of the rows
-COINCIDENT = {"none": 0, "potentiate": 1, "depress": 2, "both": 3}
-BOUNDS = ("hard", "soft")
 _TRACES = ("pre", "post", "slow_pre", "slow_post", "eligibility")
-_UNBOUNDED = (-math.inf, math.inf)
+_WRITTEN = ("weight", *(f"state.{name}" for name in _TRACES))
+_SHAPES = ("([B,] in)", "([B,] out)", "([B,] in)", "([B,] out)", "of weight")
+_NO_STATE = (None,) * len(_TRACES)
+_FIRST = operator.itemgetter(0)
 
 
 class STDPState(NamedTuple):
@@ -49,15 +45,6 @@ class STDPState(NamedTuple):
     slow_pre: Tensor | None = None
     slow_post: Tensor | None = None
     eligibility: Tensor | None = None
-
-
-class Rule(NamedTuple):
-    """The numbers and names of a rule, checked."""
-
-    decays: tuple[float, ...]  # plus, minus, x, y, e
-    amplitudes: tuple[float, ...]
-    triplets: bool
-    options: tuple[Any, ...]  # nearest, coincident, soft, mean
 
 
 class Arguments(NamedTuple):
@@ -133,25 +120,27 @@ def arguments_of(
     shape = check_weight(op, weight, pattern)
     pre_spikes = _spikes(op, "pre", pre, "in", weight)
     post_spikes = _spikes(op, "post", post, "out", weight)
-    if pre.dim() != post.dim() or pre_spikes.shape[:2] != post_spikes.shape[:2]:
+    steps, batch, inputs = pre_spikes.shape
+    post_steps, post_batch, outputs = post_spikes.shape
+    dim = pre.dim()
+    if dim != post.dim() or steps != post_steps or batch != post_batch:
         wanted = f"have as many dimensions, steps and samples as pre {tuple(pre.shape)}"
         fail(ValueError, op, "post", wanted, tuple(post.shape))
-    steps, batch, inputs = pre_spikes.shape
-    for name, given, units, axis in (
-        ("pre", pre, shape[1], "in"),
-        ("post", post, shape[0], "out"),
-    ):
-        if given.shape[-1] != units:
-            wanted = f"have {units} units, as weight (out, in) = {tuple(shape)}"
-            fail(ValueError, op, name, wanted, f"{axis} = {given.shape[-1]}")
+    if shape != (outputs, inputs):
+        wrong = ("pre", shape[1], "in", inputs)
+        if inputs == shape[1]:
+            wrong = ("post", shape[0], "out", outputs)
+        name, units, axis, found = wrong
+        wanted = f"have {units} units, as weight (out, in) = {tuple(shape)}"
+        fail(ValueError, op, name, wanted, f"{axis} = {found}")
     index = (None, None) if pattern is None else (pattern.crow, pattern.col)
 
-    given = _checked_rule(op, *rule)
+    given = checked_rule(op, rule, clip)
     if (reward is None) != (rule[10] is None):
-        name, got = ("tau_e", rule[10]) if rule[10] is None else ("reward", reward)
-        fail(ValueError, op, name, "be given with the other of reward and tau_e", got)
-    lower, upper = check_clip(op, clip)
-    if given.options[2] and not (math.isfinite(lower) and math.isfinite(upper)):
+        missing = "tau_e" if rule[10] is None else "reward"
+        fail(ValueError, op, missing, "be given with the other of reward and tau_e", None)
+    lower, upper = given.lower, given.upper
+    if given.soft and not (math.isfinite(lower) and math.isfinite(upper)):
         fail(ValueError, op, "clip", "be finite with bounds='soft'", clip)
     by_sign = None if sign is None else sign_of(op, sign, inputs, lower, upper, weight)
     check_sign = sign is not None and not remembered(weight, sign)
@@ -169,23 +158,21 @@ def arguments_of(
             kind = arithmetic_dtype(weight)
             tensor = torch.full((), times, dtype=kind, device=weight.device)
         reward = tensor.expand(steps)
-    batched = pre.dim() == 3
-    triplets, rewarded = given.triplets, reward is not None
-    traces = _held(op, state, weight, pre_spikes, post_spikes, batched, triplets, rewarded)
+    batched = dim == 3
+    of_pre, of_post = (batch, inputs), (batch, outputs)
+    traces = _held(op, state, weight, of_pre, of_post, batched, given.triplets, reward is not None)
     held = (weight, *traces)
     if in_place:
         _check_written(op, held, (pre_spikes, post_spikes, rate, by, reward, by_sign))
-    amplitudes, options = given.amplitudes, given.options
-    numbers = (by_sign, check_sign, *given.decays, *amplitudes, lower, upper, *options)
-    fixed = ((*index, factor, rate, by), numbers)
+    fixed = ((*index, factor, rate, by), (by_sign, check_sign, *given.numbers))
     return Arguments(op, held, pre_spikes, post_spikes, reward, fixed, sign, batched)
 
 
 def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
     """What stdp_ writes to is contiguous, shares no memory, and wants no gradient."""
-    names = ("weight", *(f"state.{name}" for name in _TRACES))
     grad = torch.is_grad_enabled()
-    for name, t in zip(names, held, strict=True):
+    hidden = torch.compiler.is_compiling() or _functorch_active() or _modes() > 0
+    for name, t in zip(_WRITTEN, held, strict=True):
         if t is None:
             continue
         if grad and t.requires_grad:
@@ -193,10 +180,24 @@ def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
             fail(ValueError, op, name, rule, "one that does")
         if not t.is_contiguous():
             fail(ValueError, op, name, "be contiguous to be written to", f"strides {t.stride()}")
-    if any(t is not None and traced(t) for t in held):
+        hidden = hidden or (type(t) is not Tensor and traced(t))
+    if hidden:
         return
-    spans = [None if t is None else _extent(t) for t in (*held, *read)]
-    for i, name in enumerate(names):
+    end = 0  # of those before, in the order of their addresses: one look at each, 3 us in all
+    found = [(t.data_ptr(), t) for t in (*held, *read) if t is not None]
+    for first, t in sorted(found, key=_FIRST):
+        if first < end:
+            _check_pairs(op, held, read)
+            break
+        end = first + (t.nbytes if t.is_contiguous() else _reach(t))
+
+
+def _check_pairs(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
+    """No tensor of ``held`` shares memory with another; those that are read may."""
+    spans = [
+        None if t is None else (t.data_ptr(), t.data_ptr() + _reach(t)) for t in (*held, *read)
+    ]
+    for i, name in enumerate(_WRITTEN):
         if (mine := spans[i]) is None:
             continue
         for theirs in spans[i + 1 :]:
@@ -204,98 +205,28 @@ def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
                 fail(ValueError, op, name, "share no memory with another argument", "one that does")
 
 
-def _extent(t: Tensor) -> tuple[int, int]:
-    """Addresses of the first byte and behind the last: once a tensor, since a call has ten."""
-    first = t.data_ptr()
+def _reach(t: Tensor) -> int:
+    """Bytes from the first element to behind the last."""
     if t.numel() == 0:
-        return first, first
+        return 0
     reach = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
-    return first, first + (reach + 1) * t.element_size()
-
-
-def _checked_rule(op: str, *rule: Any) -> Rule:
-    if not torch.compiler.is_compiling():
-        try:  # 12 us for the checks, .5 for a rule that was seen before
-            return _rule_of(op, *rule)
-        except TypeError:  # of what cannot be hashed, or raised by a check
-            pass
-    return _rule_of.__wrapped__(op, *rule)
-
-
-@functools.lru_cache(maxsize=64)
-def _rule_of(
-    op: str,
-    a_plus: Any,
-    a_minus: Any,
-    tau_plus: Any,
-    tau_minus: Any,
-    a3_plus: Any,
-    a3_minus: Any,
-    tau_x: Any,
-    tau_y: Any,
-    dt: Any,
-    leak: Any,
-    tau_e: Any,
-    pairing: Any,
-    coincident: Any,
-    bounds: Any,
-    reduction: Any,
-) -> Rule:
-    amplitudes = (
-        check_number(op, "a_plus", a_plus),
-        check_number(op, "a_minus", a_minus),
-        check_number(op, "a3_plus", a3_plus),
-        check_number(op, "a3_minus", a3_minus),
-    )
-    for name, value, known in (
-        ("leak", leak, LEAKS),
-        ("pairing", pairing, PAIRINGS),
-        ("coincident", coincident, tuple(COINCIDENT)),
-        ("bounds", bounds, BOUNDS),
-        ("reduction", reduction, REDUCTIONS),
-    ):
-        if value not in known:
-            fail(ValueError, op, name, f"be one of {', '.join(known)}", repr(value))
-    _check_positive(op, "dt", dt)
-    triplets = a3_plus != 0 or a3_minus != 0
-    decays = (
-        _decay(op, "tau_plus", tau_plus, dt, leak),
-        _decay(op, "tau_minus", tau_minus, dt, leak),
-        _decay(op, "tau_x", tau_x, dt, leak) if triplets else 1.0,
-        _decay(op, "tau_y", tau_y, dt, leak) if triplets else 1.0,
-        1.0 if tau_e is None else _decay(op, "tau_e", tau_e, dt, leak),
-    )
-    options = (pairing == "nearest", COINCIDENT[coincident], bounds == "soft", reduction == "mean")
-    return Rule(decays, amplitudes, triplets, options)
-
-
-def _check_positive(op: str, name: str, value: Any) -> None:
-    if check_number(op, name, value) <= 0:
-        fail(ValueError, op, name, "be positive", value)
-
-
-def _decay(op: str, name: str, tau: Any, dt: float, leak: str) -> float:
-    _check_positive(op, name, tau)
-    if leak == "exponential":
-        return math.exp(-dt / tau)
-    if tau < dt:
-        fail(ValueError, op, name, f"be at least dt = {dt} with leak='euler'", tau)
-    return 1 - dt / tau
+    return (reach + 1) * t.element_size()
 
 
 def _spikes(op: str, name: str, value: Any, axis: str, weight: Tensor) -> Tensor:
     """(T, B, N), in a type that the op takes."""
     check_tensor(op, name, value)
-    if value.dtype not in ACTIVITIES:
+    dtype = value.dtype
+    if dtype not in ACTIVITIES:
         rule = "be float32, float64, bfloat16, float16, bool or uint8"
-        fail(TypeError, op, name, rule, dtype_name(value.dtype))
+        fail(TypeError, op, name, rule, dtype_name(dtype))
     check_device(op, name, value, weight, "weight")
     dim = value.dim()
     if dim not in (1, 2, 3):
         rule = f"have shape (T, B, {axis}), (T, {axis}) or ({axis},)"
         fail(ValueError, op, name, rule, tuple(value.shape))
     kind = arithmetic_dtype(weight)
-    if value.is_floating_point() and (value.dtype is torch.float64) != (kind is torch.float64):
+    if dtype is not kind and value.is_floating_point() and torch.float64 in (dtype, kind):
         value = value.to(kind)
     return value if dim == 3 else value.unsqueeze(1) if dim == 2 else value[None, None]
 
@@ -304,8 +235,8 @@ def _held(
     op: str,
     state: Any,
     weight: Tensor,
-    pre: Tensor,
-    post: Tensor,
+    of_pre: tuple[int, int],
+    of_post: tuple[int, int],
     batched: bool,
     triplets: bool,
     rewarded: bool,
@@ -317,25 +248,27 @@ def _held(
     if state is not None and not isinstance(state, STDPState):
         fail(TypeError, op, "state", "be an STDPState", type(state).__name__)
     kind = arithmetic_dtype(weight)
-    of_pre, of_post = pre.shape[1:], post.shape[1:]
-    shapes = (of_pre, of_post, of_pre, of_post, weight.shape)
-    used = (True, True, triplets, triplets, rewarded)
     held: list[Tensor | None] = []
-    for i, given in enumerate(state or (None,) * 5):
+    for given, name, names, used, shape in zip(
+        _NO_STATE if state is None else state,
+        _WRITTEN[1:],
+        _SHAPES,
+        (True, True, triplets, triplets, rewarded),
+        (of_pre, of_post, of_pre, of_post, weight.shape),
+        strict=True,
+    ):
         if given is None:
-            zeros = torch.zeros(shapes[i], dtype=kind, device=weight.device) if used[i] else None
+            zeros = torch.zeros(shape, dtype=kind, device=weight.device) if used else None
             held.append(zeros)
             continue
-        argument = f"state.{_TRACES[i]}"
-        if not used[i]:
-            why = "a reward" if i == 4 else "a3_plus or a3_minus"
-            fail(ValueError, op, argument, f"be None without {why}", tuple(given.shape))
-        check_tensor(op, argument, given)
+        if not used:
+            why = "a reward" if name == _WRITTEN[5] else "a3_plus or a3_minus"
+            fail(ValueError, op, name, f"be None without {why}", tuple(given.shape))
+        check_tensor(op, name, given)
         if given.dtype is not kind:
-            fail(TypeError, op, argument, f"be {dtype_name(kind)}", dtype_name(given.dtype))
-        check_device(op, argument, given, weight, "weight")
-        alone = not batched and i < 4
-        names = ("([B,] in)", "([B,] out)")[i % 2] if i < 4 else "of weight"
-        check_shape(op, argument, given, names, tuple(shapes[i][1:] if alone else shapes[i]))
+            fail(TypeError, op, name, f"be {dtype_name(kind)}", dtype_name(given.dtype))
+        check_device(op, name, given, weight, "weight")
+        alone = not batched and name != _WRITTEN[5]
+        check_shape(op, name, given, names, shape[1:] if alone else shape)
         held.append(given.unsqueeze(0) if alone else given)
     return held
