@@ -489,6 +489,13 @@ class TestRunning:
             assert max(row.errors.values()) < 1e-6, row
             assert row.baseline in row.times
 
+    @pytest.mark.parametrize("kind", list(registry.pairs("hebbian")), ids=name_of)
+    def test_updates_agree(self, kind):
+        impls = {"synops", kind.baseline}
+        row = compare(kind, kind.smallest(), "forward", impls=impls, seconds=0.0, min_sample=1e-5)
+        assert row.errors.keys() == impls
+        assert max(row.errors.values()) < 1e-6, row
+
     def test_implementations_of_tables_agree(self):
         (kind,) = (kind for kind in registry.pairs("sparse") if kind.table_impls)
         impls = {"synops", "torch", *kind.table_impls}  # masked_compile: test_compiled

@@ -42,7 +42,7 @@ class BCM(suite.ForwardSuite):
     ) -> Call:
         """Weight and threshold in place, by synops; torch: addmm_ and lerp_; compile: of that."""
         given = Inputs.draw(size, dtype, device)
-        theta = torch.ones(size.rows, device=device)
+        theta = torch.ones(size.rows, device=device, dtype=dtype)
 
         if impl == "synops":
             bcm_ = public("hebbian.bcm_")
