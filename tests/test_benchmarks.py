@@ -494,7 +494,7 @@ class TestRunning:
         impls = {"synops", kind.baseline}
         row = compare(kind, kind.smallest(), "forward", impls=impls, seconds=0.0, min_sample=1e-5)
         assert row.errors.keys() == impls
-        assert max(row.errors.values()) < 1e-6, row
+        assert max(row.errors.values()) < 1e-5, row
 
     def test_implementations_of_tables_agree(self):
         (kind,) = (kind for kind in registry.pairs("sparse") if kind.table_impls)
