@@ -97,6 +97,7 @@ HELPERS = {
     "tests/spiking/reservoir_samples.py",  # reservoirs of every layout, and their answers
     "python/synops/hebbian/_stdp_arguments.py",  # what stdp checks, and its state
     "python/synops/hebbian/_stdp_rule.py",  # the same of its numbers and names
+    "python/synops/hebbian/_in_place.py",  # what is written wants no gradient and shares no memory
     "tests/hebbian/stdp_samples.py",  # spikes, weights and rules, and the loop people write
     "tests/spiking/lif_samples.py",  # inputs that no rounding moves, and their answers
     "tests/spiking/test_lif_calls.py",  # layouts, edges, transforms, bad arguments

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .. import _backend
 from .._library import Op, refused_gradient, traced
+from ._in_place import check_written
 from ._plasticity import (
     activity_of,
     check_batch,
-    check_in_place,
     check_weight,
     local_of,
     remember,
@@ -97,10 +97,8 @@ class LocalOp:
         changed: Sequence[Tensor]
         if in_place:
             read = (x, y, local.rate, local.modulator, local.gain_pre, local.gain_post)
-            given = [t for t in (*read, local.sign, local.mask) if t is not None]
-            check_in_place(op, weight, *states, *given)
-            for state in states:
-                check_in_place(op, state, *given, name="theta")
+            written = {"weight": weight, "theta": states[0] if states else None}
+            check_written(op, written, (*read, local.sign, local.mask))
             computed, report = self._run_in_place(weight, states, (x, y, *numbers, *local), backend)
             changed = (weight, *states)
         else:

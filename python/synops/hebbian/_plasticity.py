@@ -18,12 +18,12 @@ from torch import Tensor
 from .._check import check_device, check_float, check_shape, check_tensor, dtype_name, fail
 from .._library import _modes, traced
 from ..sparse import Pattern
+from ._in_place import APART
 
 ACTIVITIES = frozenset(
     (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.bool, torch.uint8)
 )
 REDUCTIONS = ("mean", "sum")
-APART = "share no memory with another argument"
 
 # Bits of a report, lowest first: the argument (in the names of ``settle``) and the rule it broke.
 PRE, POST, FACTOR, ARGUMENT, SIGN, SHARED, OVERFLOW = 1, 2, 4, 8, 16, 32, 256
@@ -68,31 +68,6 @@ def check_weight(op: str, weight: Any, pattern: Any) -> tuple[int, int]:
         fail(ValueError, op, "weight", rule, tuple(weight.shape))
     rows, cols = pattern.shape
     return rows, cols
-
-
-def check_in_place(op: str, weight: Tensor, *given: Tensor | None, name: str = "weight") -> None:
-    """``weight`` may be written: no gradient wanted, no overlap with itself or what is read."""
-    if weight.requires_grad and torch.is_grad_enabled():
-        rule = "not require grad, or be updated under torch.no_grad()"
-        fail(ValueError, op, name, rule, "one that does")
-    if traced(weight):
-        return
-    if not weight.is_contiguous() and torch._debug_has_internal_overlap(weight) == 1:
-        fail(ValueError, op, name, "not overlap itself", f"strides {weight.stride()}")
-    begin = weight.data_ptr()
-    end = begin + _reach(weight)
-    for t in given:
-        near = t is not None and t.data_ptr() < end and begin < t.data_ptr() + _reach(t)
-        if near and t is not None and t.device == weight.device:
-            fail(ValueError, op, name, APART, "one that does")
-
-
-def _reach(t: Tensor) -> int:
-    """Bytes from the first element of ``t`` to the end of the last."""
-    if t.is_contiguous() or not t.numel():
-        return t.nbytes
-    last = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
-    return (last + 1) * t.element_size()
 
 
 def activity_of(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .._check import fail
 from .._library import Op, refused_gradient, traced
+from ._in_place import check_written
 from ._plasticity import (
     activity_of,
-    check_in_place,
     check_number,
     check_weight,
     local_of,
@@ -171,7 +171,7 @@ def soft_hebb_(
         op, weight, pre, u, lr, temperature, variant, power, normalize, decay, modulator, gain_pre,
         gain_post, clip, sign, mask, reduction,
     )  # fmt: skip
-    check_in_place(op, weight, *(t for t in args if isinstance(t, Tensor)))
+    check_written(op, {"weight": weight}, [t for t in args if isinstance(t, Tensor)])
     with torch.no_grad():
         held = weight.detach().contiguous()  # the weight itself, as a rule
         made, report = _op_(held, *args, backend=backend)

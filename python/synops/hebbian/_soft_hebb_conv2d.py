@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._check import check_device, check_float, check_tensor, fail
-from ._plasticity import ACTIVITIES, arithmetic_dtype, check_in_place
+from ._in_place import check_written
+from ._plasticity import ACTIVITIES, arithmetic_dtype
 from ._soft_hebb import SoftHebb, soft_hebb, soft_hebb_
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -76,7 +77,7 @@ def soft_hebb_conv2d_(
     """:func:`soft_hebb_conv2d` in place, as :func:`soft_hebb_` is."""
     op = "soft_hebb_conv2d_"
     rows, u, form = _rows(op, weight, input, u, stride, padding, dilation, padding_mode, rule)
-    check_in_place(op, weight, input, u)
+    check_written(op, {"weight": weight}, (input, u))
     with torch.no_grad():
         flat = weight.flatten(1)  # a copy where filters are strided (channels last)
         got = soft_hebb_(flat, rows, u, **rule)

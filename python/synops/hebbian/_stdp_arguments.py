@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._check import check_device, check_shape, check_tensor, dtype_name, fail
-from .._library import _functorch_active, _modes, traced
+from ._in_place import check_written
 from ._plasticity import (
     ACTIVITIES,
     arithmetic_dtype,
@@ -27,7 +26,6 @@ _TRACES = ("pre", "post", "slow_pre", "slow_post", "eligibility")
 _WRITTEN = ("weight", *(f"state.{name}" for name in _TRACES))
 _SHAPES = ("([B,] in)", "([B,] out)", "([B,] in)", "([B,] out)", "of weight")
 _NO_STATE = (None,) * len(_TRACES)
-_FIRST = operator.itemgetter(0)
 
 
 class STDPState(NamedTuple):
@@ -163,54 +161,14 @@ def arguments_of(
     traces = _held(op, state, weight, of_pre, of_post, batched, given.triplets, reward is not None)
     held = (weight, *traces)
     if in_place:
-        _check_written(op, held, (pre_spikes, post_spikes, rate, by, reward, by_sign))
+        written = dict(zip(_WRITTEN, held, strict=True))
+        for name, t in written.items():
+            if t is not None and not t.is_contiguous():
+                strides = f"strides {t.stride()}"
+                fail(ValueError, op, name, "be contiguous to be written to", strides)
+        check_written(op, written, (pre_spikes, post_spikes, rate, by, reward, by_sign))
     fixed = ((*index, factor, rate, by), (by_sign, check_sign, *given.numbers))
     return Arguments(op, held, pre_spikes, post_spikes, reward, fixed, sign, batched)
-
-
-def _check_written(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
-    """What stdp_ writes to is contiguous, shares no memory, and wants no gradient."""
-    grad = torch.is_grad_enabled()
-    hidden = torch.compiler.is_compiling() or _functorch_active() or _modes() > 0
-    for name, t in zip(_WRITTEN, held, strict=True):
-        if t is None:
-            continue
-        if grad and t.requires_grad:
-            rule = "not require grad, or be updated under torch.no_grad()"
-            fail(ValueError, op, name, rule, "one that does")
-        if not t.is_contiguous():
-            fail(ValueError, op, name, "be contiguous to be written to", f"strides {t.stride()}")
-        hidden = hidden or (type(t) is not Tensor and traced(t))
-    if hidden:
-        return
-    end = 0  # of those before, in the order of their addresses: one look at each, 3 us in all
-    found = [(t.data_ptr(), t) for t in (*held, *read) if t is not None]
-    for first, t in sorted(found, key=_FIRST):
-        if first < end:
-            _check_pairs(op, held, read)
-            break
-        end = first + (t.nbytes if t.is_contiguous() else _reach(t))
-
-
-def _check_pairs(op: str, held: tuple[Tensor | None, ...], read: Any) -> None:
-    """No tensor of ``held`` shares memory with another; those that are read may."""
-    spans = [
-        None if t is None else (t.data_ptr(), t.data_ptr() + _reach(t)) for t in (*held, *read)
-    ]
-    for i, name in enumerate(_WRITTEN):
-        if (mine := spans[i]) is None:
-            continue
-        for theirs in spans[i + 1 :]:
-            if theirs is not None and mine[0] < theirs[1] and theirs[0] < mine[1]:
-                fail(ValueError, op, name, "share no memory with another argument", "one that does")
-
-
-def _reach(t: Tensor) -> int:
-    """Bytes from the first element to behind the last."""
-    if t.numel() == 0:
-        return 0
-    reach = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
-    return (reach + 1) * t.element_size()
 
 
 def _spikes(op: str, name: str, value: Any, axis: str, weight: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 from .._check import check_device, check_float, check_shape, fail
 from .._library import Op, refused_gradient, traced
 from ..sparse import Pattern
+from ._in_place import check_written
 from ._plasticity import (
     activity_of,
     arithmetic_dtype,
     check_batch,
-    check_in_place,
     check_number,
     check_weight,
     local_of,
@@ -201,8 +201,7 @@ def three_factor_(
         },
     )
     read = [t for t in given if isinstance(t, Tensor)]
-    check_in_place(op, weight, eligibility, *read)
-    check_in_place(op, eligibility, *read, name="eligibility")
+    check_written(op, {"weight": weight, "eligibility": eligibility}, read)
     if weight.is_contiguous() or (weight.dim() == 2 and rows_apart(weight)):
         w = weight
     else:  # another layout, transposed say

@@ -11,11 +11,11 @@ from .._check import check_device, check_float, fail
 from .._chunks import chunks
 from .._library import Op, refused_gradient, traced
 from ..sparse import Pattern
+from ._in_place import check_written
 from ._plasticity import (
     Local,
     activity_of,
     arithmetic_dtype,
-    check_in_place,
     check_weight,
     local_of,
     remember,
@@ -144,8 +144,7 @@ def three_factor_sequence_(
     options = (lr, decay, gain_pre, gain_post, clip, sign, mask, pattern, reduction)
     given = _given(op, weight, eligibility, pre, post, trace_decay, modulator, options)
     read = [t for t in (given.pre, given.post, *given.local) if isinstance(t, Tensor)]
-    check_in_place(op, weight, eligibility, *read)
-    check_in_place(op, eligibility, *read, name="eligibility")
+    check_written(op, {"weight": weight, "eligibility": eligibility}, read)
     as_it_is = weight.is_contiguous() or (weight.dim() == 2 and rows_apart(weight))
     w = weight if as_it_is else weight.detach().contiguous()
     e = eligibility if eligibility.is_contiguous() else eligibility.detach().contiguous()
