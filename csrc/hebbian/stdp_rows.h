@@ -4,8 +4,8 @@
 // steps while it lies in L1, and the weight passes memory once for all of them. What a step costs a
 // row is its own spikes (a multiply-add for each column and sample: 16 columns in 2 cycles) and
 // those of the columns, which rows that do not fire themselves take four at a time. In a single
-// step the floor is the caches: a line read and written for each touched entry, some 20 us of the
-// 21,000 at 2 % of 1024 x 1024, which lie in L3.
+// step the floor is the caches: a line read and written for each touched entry, some 20 us for the
+// 21,000 of 1024 x 1024 at 2 %, which lie in L3.
 #pragma once
 
 #include <algorithm>
