@@ -92,8 +92,8 @@ HELPERS = {
     "python/synops/spiking/_neurons.py",  # names, checks and layouts of the family
     "kernels/spiking/reservoir.py",  # what the reservoirs' kernels share: sums over rows
     "python/synops/spiking/_reservoir.py",  # the same of the public functions: checks, pieces
-    "tests/spiking/test_chunks.py",
-    "tests/spiking/test_second_states.py",  # what alif and cuba_lif do alike  # pieces of long runs
+    "tests/spiking/test_chunks.py",  # pieces of long runs
+    "tests/spiking/test_second_states.py",  # what alif and cuba_lif do alike
     "tests/spiking/reservoir_samples.py",  # reservoirs of every layout, and their answers
     "python/synops/hebbian/_stdp_arguments.py",  # what stdp checks, and its state
     "python/synops/hebbian/_stdp_rule.py",  # the same of its numbers and names
@@ -129,7 +129,7 @@ HELPERS = {
     "tests/hebbian/test_hopfield_module.py",  # nn.Hopfield
     "tests/hebbian/test_hopfield_triton.py",  # its Triton kernel
     "csrc/hebbian/soft_hebb_step.cpp",  # soft_hebb once it is checked
-    "tests/hebbian/soft_hebb_samples.py",  # inputs of soft_hebb, and the official equations
+    "tests/hebbian/soft_hebb_samples.py",  # inputs of soft_hebb
     "kernels/hebbian/three_factor_call.py",  # what three_factor checks of a step and of many
     "tests/hebbian/three_factor_samples.py",  # its inputs
     "tests/hebbian/test_soft_hebb_calls.py",  # bad arguments, aliasing, transforms, raw ops

@@ -12,7 +12,7 @@ from .._check import fail
 from .._library import _functorch_active, _modes
 
 APART = "share no memory with another argument"
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 _FIRST = operator.itemgetter(0)
 
 
@@ -32,7 +32,7 @@ def check_written(
         if grad and t.requires_grad:
             rule = "not require grad, or be updated under torch.no_grad()"
             fail(ValueError, op, name, rule, "one that does")
-        hidden = hidden or t.is_meta or type(t) not in _PLAIN
+        hidden = hidden or t.is_meta or type(t) not in PLAIN
     if hidden:
         return
     for name, t in written.items():
@@ -47,6 +47,13 @@ def check_written(
             _check_pairs(op, written, read)
             break
         end = first + _reach(t)
+
+
+def as_it_is(weight: Tensor) -> bool:
+    """Whether an op can write it: rows of contiguous elements that do not overlap."""
+    return weight.is_contiguous() or (
+        weight.dim() == 2 and weight.stride(1) == 1 and weight.stride(0) >= weight.shape[1]
+    )
 
 
 def _check_pairs(

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._check import check_device, check_float, check_shape, fail
 from .._library import Op, refused_gradient, traced
 from ..sparse import Pattern
-from ._in_place import check_written
+from ._in_place import as_it_is, check_written
 from ._plasticity import (
     activity_of,
     arithmetic_dtype,
@@ -35,17 +35,17 @@ class ThreeFactor(NamedTuple):
     eligibility: Tensor
 
 
-def _fake(weight: Tensor, eligibility: Tensor, pre: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def fake(weight: Tensor, eligibility: Tensor, pre: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     report = weight.new_empty((), dtype=torch.int64)
     return weight.new_empty(weight.shape), eligibility.new_empty(eligibility.shape), report
 
 
-def _fake_(weight: Tensor, *rest: Any) -> Tensor:
+def fake_(weight: Tensor, *rest: Any) -> Tensor:
     return weight.new_empty((), dtype=torch.int64)
 
 
-_op = Op("three_factor", fake=_fake, **refused_gradient("three_factor", "a gradient"), leading=4)
-_op_ = Op("three_factor_", fake=_fake_)
+_op = Op("three_factor", fake=fake, **refused_gradient("three_factor", "a gradient"), leading=4)
+_op_ = Op("three_factor_", fake=fake_)
 
 
 def three_factor(
@@ -202,10 +202,7 @@ def three_factor_(
     )
     read = [t for t in given if isinstance(t, Tensor)]
     check_written(op, {"weight": weight, "eligibility": eligibility}, read)
-    if weight.is_contiguous() or (weight.dim() == 2 and rows_apart(weight)):
-        w = weight
-    else:  # another layout, transposed say
-        w = weight.detach().contiguous()
+    w = weight if as_it_is(weight) else weight.detach().contiguous()
     e = eligibility if eligibility.is_contiguous() else eligibility.detach().contiguous()
     report = _op_(w, e, *given, backend=backend)
     if w is not weight:
@@ -217,11 +214,6 @@ def three_factor_(
     settle_three_factor(op, report)
     remember(weight, sign)
     return ThreeFactor(weight, eligibility)
-
-
-def rows_apart(weight: Tensor) -> bool:
-    """Rows of contiguous elements that do not overlap."""
-    return weight.stride(1) == 1 and weight.stride(0) >= weight.shape[1]
 
 
 def settle_three_factor(op: str, report: Tensor) -> None:

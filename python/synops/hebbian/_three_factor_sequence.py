@@ -11,7 +11,7 @@ from .._check import check_device, check_float, fail
 from .._chunks import chunks
 from .._library import Op, refused_gradient, traced
 from ..sparse import Pattern
-from ._in_place import check_written
+from ._in_place import as_it_is, check_written
 from ._plasticity import (
     Local,
     activity_of,
@@ -24,23 +24,14 @@ from ._three_factor import (
     ThreeFactor,
     check_eligibility,
     check_trace_decay,
-    rows_apart,
+    fake,
+    fake_,
     settle_three_factor,
 )
 
-
-def _fake(weight: Tensor, eligibility: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    report = weight.new_empty((), dtype=torch.int64)
-    return weight.new_empty(weight.shape), eligibility.new_empty(eligibility.shape), report
-
-
-def _fake_(weight: Tensor, *rest: Any) -> Tensor:
-    return weight.new_empty((), dtype=torch.int64)
-
-
 _NAME = "three_factor_sequence"
-_op = Op(_NAME, fake=_fake, **refused_gradient(_NAME, "a gradient"), leading=4)
-_op_ = Op("three_factor_sequence_", fake=_fake_)
+_op = Op(_NAME, fake=fake, **refused_gradient(_NAME, "a gradient"), leading=4)
+_op_ = Op("three_factor_sequence_", fake=fake_)
 
 
 def three_factor_sequence(
@@ -145,8 +136,7 @@ def three_factor_sequence_(
     given = _given(op, weight, eligibility, pre, post, trace_decay, modulator, options)
     read = [t for t in (given.pre, given.post, *given.local) if isinstance(t, Tensor)]
     check_written(op, {"weight": weight, "eligibility": eligibility}, read)
-    as_it_is = weight.is_contiguous() or (weight.dim() == 2 and rows_apart(weight))
-    w = weight if as_it_is else weight.detach().contiguous()
+    w = weight if as_it_is(weight) else weight.detach().contiguous()
     e = eligibility if eligibility.is_contiguous() else eligibility.detach().contiguous()
     try:
         for part in _pieces(op, weight, given):
